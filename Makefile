@@ -1,0 +1,3 @@
+.PHONY: build demo test lint bench fuzz
+build demo test lint bench fuzz:
+	./dev $@
