@@ -120,7 +120,7 @@ type Pending struct {
 func (c *Conn) NextXID() uint32 { return c.xid.Add(1) }
 
 // Start sends a call whose record, header included, the caller has encoded, and returns at once. No other call with that XID may be pending.
-// The record must not change before the reply is there.
+// The record has at least one part; it must not change before the reply is there.
 func (c *Conn) Start(xid uint32, record net.Buffers) (*Pending, error) {
 	p := &Pending{conn: c, xid: xid, ready: make(chan struct{})}
 	c.mu.Lock()
@@ -137,7 +137,7 @@ func (c *Conn) Start(xid uint32, record net.Buffers) (*Pending, error) {
 	}
 	c.pending[xid] = p
 	c.mu.Unlock()
-	if err := c.SendBuffers(record); err != nil {
+	if err := c.out.send(outRecord{head: record[0], tail: record[1:], call: true}); err != nil {
 		p.Forget()
 		return nil, fmt.Errorf("rpc: calling: %w", err)
 	}

@@ -85,7 +85,7 @@ type ConnConfig struct {
 	Headroom int
 	// MaxInflight is how many calls may be with the handler; beyond that nothing is read.
 	MaxInflight int
-	// MaxQueued is how many bytes of output may wait for the peer before no more calls are read from it.
+	// MaxQueued is how many bytes of replies may wait for the peer before no more calls are read from it.
 	MaxQueued int
 	// WriteTimeout is how long the peer may take to accept a batch of output (and a second longer for each 64 KiB).
 	WriteTimeout time.Duration
@@ -327,7 +327,7 @@ func (c *Conn) dispatch(buf []byte) error {
 func (c *Conn) waitTurn() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.err == nil && (c.inflight >= c.cfg.MaxInflight || c.out.queuedBytes() > c.cfg.MaxQueued) {
+	for c.err == nil && (c.inflight >= c.cfg.MaxInflight || c.out.unreadReplies() > c.cfg.MaxQueued) {
 		c.turn.Wait()
 	}
 	return c.err

@@ -12,6 +12,8 @@ import (
 const (
 	// maxBatch is how many records one writev carries: two or more vectors a record, and IOV_MAX is 1024.
 	maxBatch = 256
+	// maxBatchBytes bounds a batch, unless it is a single record, so that the time a slow peer is given is bounded too.
+	maxBatchBytes = 1 << 20
 	// maxVectors bounds the vectors of a single system call.
 	maxVectors = 1000
 	// maxRounds is how many batches a sender writes, its own and other people's, before it hands the queue to a goroutine: a sender is often a
@@ -26,10 +28,12 @@ type outRecord struct {
 	head    []byte
 	tail    net.Buffers
 	release func([]byte) // called with head once the record is written or dropped; may be nil
+	call    bool         // a call of ours; otherwise a reply
 }
 
+// size returns the bytes on the wire, the record mark included.
 func (r *outRecord) size() int {
-	n := len(r.head)
+	n := 4 + len(r.head)
 	for _, b := range r.tail {
 		n += len(b)
 	}
@@ -50,18 +54,20 @@ func (r *outRecord) drop() {
 type output struct {
 	conn *Conn
 
-	mu     sync.Mutex // guards the fields below
-	queue  []outRecord
-	queued int // bytes in queue and batch
-	driven bool
-	err    error // set once by abort
+	mu      sync.Mutex // guards the fields below
+	queue   []outRecord
+	queued  int // bytes in queue and batch
+	replies int // those of queued that are replies
+	driven  bool
+	err     error // set once by abort
 
 	// The driver's.
-	batch []outRecord
-	size  int         // bytes of batch
-	marks []byte      // the record marks of batch
-	vecs  net.Buffers // what of batch is still to be written
-	store net.Buffers // the array behind vecs
+	batch        []outRecord
+	batchSize    int         // bytes of batch
+	batchReplies int         // those of batchSize that are replies
+	marks        []byte      // the record marks of batch
+	vecs         net.Buffers // what of batch is still to be written
+	store        net.Buffers // the array behind vecs
 	// writeOnce is called by RawConn.Write: made once, to not allocate for every reply.
 	writeOnce func(fd uintptr) bool
 	wrote     int
@@ -94,25 +100,34 @@ func (c *Conn) SendBuffers(parts net.Buffers) error {
 }
 
 // Queued returns how many bytes wait for the peer.
-func (c *Conn) Queued() int { return c.out.queuedBytes() }
+func (c *Conn) Queued() int {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.queued
+}
 
-func (o *output) queuedBytes() int {
+// unreadReplies returns how many bytes of replies wait for the peer. Calls do not count: if both ends stopped reading while their calls
+// wait for each other's reader, neither would ever go on.
+func (o *output) unreadReplies() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.queued
+	return o.replies
 }
 
 func (o *output) send(r outRecord) error {
-	n := r.size() + 4
+	n := r.size()
 	o.mu.Lock()
 	if err := o.err; err != nil {
 		o.mu.Unlock()
 		r.drop()
 		return err
 	}
-	tooSlow := o.conn.shared.addOutput(n) && o.queued > o.conn.cfg.MaxQueued
+	tooSlow := o.conn.shared.addOutput(n) && o.replies > o.conn.cfg.MaxQueued
 	o.queue = append(o.queue, r)
 	o.queued += n
+	if !r.call {
+		o.replies += n
+	}
 	drive := !o.driven
 	o.driven = true
 	o.mu.Unlock()
@@ -159,28 +174,46 @@ func (o *output) next() bool {
 		released[i].drop()
 	}
 	o.mu.Lock()
-	before := o.queued
-	o.queued -= o.size
-	o.conn.shared.subOutput(o.size)
-	n := min(len(o.queue), maxBatch)
-	o.batch = append(o.batch[:0], o.queue[:n]...)
-	rest := copy(o.queue, o.queue[n:])
-	clear(o.queue[rest:])
-	o.queue = o.queue[:rest]
-	o.size = 0
-	o.driven = n > 0
-	relieved := before > o.conn.cfg.MaxQueued && o.queued <= o.conn.cfg.MaxQueued
+	before := o.replies
+	o.queued -= o.batchSize
+	o.replies -= o.batchReplies
+	o.conn.shared.subOutput(o.batchSize)
+	o.takeLocked()
+	more := len(o.batch) > 0
+	o.driven = more // if not, batch is no longer ours once mu is released
+	relieved := before > o.conn.cfg.MaxQueued && o.replies <= o.conn.cfg.MaxQueued
 	o.mu.Unlock()
 	if relieved {
 		o.conn.mu.Lock()
 		o.conn.turn.Broadcast()
 		o.conn.mu.Unlock()
 	}
-	if n == 0 {
-		return false
+	if more {
+		o.lay()
 	}
-	o.lay()
-	return true
+	return more
+}
+
+// takeLocked moves records from the queue to batch, which must be done with.
+func (o *output) takeLocked() {
+	o.batchSize, o.batchReplies = 0, 0
+	n := 0
+	for n < min(len(o.queue), maxBatch) {
+		r := &o.queue[n]
+		size := r.size()
+		if n > 0 && o.batchSize+size > maxBatchBytes {
+			break
+		}
+		o.batchSize += size
+		if !r.call {
+			o.batchReplies += size
+		}
+		n++
+	}
+	o.batch = append(o.batch[:0], o.queue[:n]...)
+	rest := copy(o.queue, o.queue[n:])
+	clear(o.queue[rest:])
+	o.queue = o.queue[:rest]
 }
 
 // lay makes the vectors of batch.
@@ -192,10 +225,8 @@ func (o *output) lay() {
 	o.vecs = o.store[:0]
 	for i := range o.batch {
 		r := &o.batch[i]
-		n := r.size()
-		o.size += n + 4
 		at := len(o.marks)
-		o.marks = binary.BigEndian.AppendUint32(o.marks, uint32(n)|lastFragment)
+		o.marks = binary.BigEndian.AppendUint32(o.marks, uint32(r.size()-4)|lastFragment)
 		o.vecs = append(o.vecs, o.marks[at:at+4], r.head)
 		o.vecs = append(o.vecs, r.tail...)
 	}
@@ -252,7 +283,7 @@ func consume(vecs *net.Buffers, n int) {
 func (o *output) flush() {
 	defer o.conn.flushWait.Done()
 	for o.next() {
-		wait := o.conn.cfg.WriteTimeout + time.Duration(o.size)*time.Second/slowPeerBytesPerSecond
+		wait := o.conn.cfg.WriteTimeout + time.Duration(o.batchSize)*time.Second/slowPeerBytesPerSecond
 		err := o.conn.nc.SetWriteDeadline(time.Now().Add(wait))
 		if err == nil {
 			_, err = o.vecs.WriteTo(o.conn.nc)
@@ -279,7 +310,11 @@ func (o *output) abort(err error) {
 	o.queue = nil
 	n := 0
 	for i := range dropped {
-		n += dropped[i].size() + 4
+		size := dropped[i].size()
+		n += size
+		if !dropped[i].call {
+			o.replies -= size
+		}
 	}
 	o.queued -= n
 	o.mu.Unlock()
