@@ -33,3 +33,6 @@ func TestGaneshaMounts(t *testing.T) {
 		}
 	}
 }
+
+// ganeshaFails lists, by version, the checks that Ganesha is known to fail.
+var ganeshaFails = map[string]map[string]string{}

@@ -1,0 +1,78 @@
+package lab
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+	"time"
+
+	"holdfast/internal/lab/work"
+)
+
+// versions are the protocol versions that the tests mount with, "4.2" being what a Linux client does by default.
+var versions = []string{"4.2", "4.1", "3"}
+
+// exerciseClient runs the POSIX exercise and the tree of files over one mount.
+func exerciseClient(t *testing.T, g *Guest, s Server, version string, known map[string]string) {
+	if err := g.Mount(t.Context(), s.Export(), version, "/mnt"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := g.Unmount(t.Context(), "/mnt"); err != nil {
+			t.Errorf("after the exercise: %v", err)
+		}
+	}()
+	runPosix(t, g, version, known)
+	runTree(t, g)
+}
+
+// runPosix runs the POSIX exercise; known are checks that this server is known to fail, with the reason.
+func runPosix(t *testing.T, g *Guest, version string, known map[string]string) {
+	args := work.PosixArgs{Dir: "/mnt", Version: version, Only: os.Getenv("LAB_CHECK")}
+	start := time.Now()
+	passed := 0
+	task, err := g.Start(t.Context(), "posix", args, func(raw json.RawMessage) {
+		var o work.Outcome
+		if err := json.Unmarshal(raw, &o); err != nil {
+			t.Errorf("decode outcome: %v", err)
+			return
+		}
+		switch reason, isKnown := known[o.Name]; {
+		case o.Skipped != "":
+			t.Logf("skip %s: %s", o.Name, o.Skipped)
+		case o.Error == "":
+			passed++
+		case isKnown:
+			t.Logf("known failure of %s (%s): %s", o.Name, reason, o.Error)
+		default:
+			t.Errorf("%s (%d ms): %s", o.Name, o.Millis, o.Error)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := task.Wait(nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d checks passed in %v", passed, time.Since(start).Round(time.Millisecond))
+}
+
+// runTree unpacks, compares and removes 2,000 files.
+func runTree(t *testing.T, g *Guest) {
+	var times work.TreeResult
+	if err := g.Run(t.Context(), "tree", work.TreeArgs{Dir: "/mnt", Files: 2000}, &times); err != nil {
+		t.Error(err)
+	}
+	t.Logf("2,000 files: unpacked in %d ms, compared in %d ms, removed in %d ms",
+		times.UnpackMillis, times.CompareMillis, times.RemoveMillis)
+}
+
+// TestWorkloads runs the client's exercise against Ganesha, to tell a defect of the workloads from one of Holdfast.
+func TestWorkloads(t *testing.T) {
+	l := newLab(t)
+	s := startGanesha(t, l)
+	g := bootGuests(t, l, 1)[0]
+	for _, version := range versions {
+		t.Run("v"+version, func(t *testing.T) { exerciseClient(t, g, s, version, ganeshaFails[version]) })
+	}
+}
