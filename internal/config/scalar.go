@@ -1,0 +1,105 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// scalar is a value with a syntax of its own.
+type scalar interface {
+	// parse sets the value from the text in the file.
+	parse(text string) error
+}
+
+// Size is a number of bytes. In the file it may carry a unit: KiB, MiB, GiB, TiB, or the decimal kB, MB, GB, TB.
+type Size uint64
+
+var sizeUnits = []struct {
+	suffix string
+	bytes  uint64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+}
+
+func (s *Size) parse(text string) error {
+	number, unit := text, uint64(1)
+	for _, u := range sizeUnits {
+		if rest, ok := strings.CutSuffix(text, u.suffix); ok {
+			number, unit = strings.TrimSpace(rest), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseUint(number, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && n > math.MaxInt64/unit:
+		return fmt.Errorf("%q is too large", text)
+	case err != nil:
+		return fmt.Errorf("%q is not a size; write a whole number and a unit, such as 512KiB, 64MiB or 1GiB", text)
+	}
+	*s = Size(n * unit)
+	return nil
+}
+
+// String returns s with the largest binary unit that divides it.
+func (s Size) String() string {
+	for i := 3; i >= 0; i-- {
+		if u := sizeUnits[i]; s != 0 && uint64(s)%u.bytes == 0 {
+			return strconv.FormatUint(uint64(s)/u.bytes, 10) + u.suffix
+		}
+	}
+	return strconv.FormatUint(uint64(s), 10)
+}
+
+// Duration is a time.Duration, written as 20ms, 3s or 1m30s.
+type Duration time.Duration
+
+func (d *Duration) parse(text string) error {
+	v, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%q is not a duration; write a number and a unit, such as 20ms, 3s or 1m30s", text)
+	}
+	if v <= 0 {
+		return fmt.Errorf("%q: a duration here must be longer than nothing", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// String returns d as the file has it.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// Prefix is an IP address with the length of its network's prefix, as 10.94.0.100/24.
+type Prefix netip.Prefix
+
+func (p *Prefix) parse(text string) error {
+	v, err := netip.ParsePrefix(text)
+	if err != nil {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			return fmt.Errorf("%q lacks the length of its network's prefix; write %s/24 or whatever the network has", text, addr)
+		}
+		return fmt.Errorf("%q is not an IP address with the length of its network's prefix, such as 10.94.0.100/24", text)
+	}
+	if !v.Addr().IsGlobalUnicast() && !v.Addr().IsLoopback() {
+		return fmt.Errorf("%q is not an address that a server can have", text)
+	}
+	*p = Prefix(v)
+	return nil
+}
+
+// Mode is the permission bits of a folder, in octal: "0755".
+type Mode uint32
+
+func (m *Mode) parse(text string) error {
+	v, err := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)
+	if err != nil || v > 0o7777 {
+		return fmt.Errorf("%q is not a mode; write it in octal, such as \"0755\"", text)
+	}
+	*m = Mode(v)
+	return nil
+}
