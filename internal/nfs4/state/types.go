@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"holdfast/internal/rangelock"
 	"holdfast/internal/volume"
 )
 
@@ -191,6 +192,8 @@ type Waiter struct {
 	Handle string
 	Owner  string
 	Type   LockType
+
+	wants rangelock.Range
 }
 
 // OpenArgs is what OPEN asks for once the file is known (RFC 8881 section 18.16).
