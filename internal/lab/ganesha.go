@@ -24,7 +24,7 @@ const ganeshaConfig = `NFS_CORE_PARAM {
 	Protocols = 3, 4; NFS_Port = 2049; MNT_Port = 20048;
 	Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; mount_path_pseudo = true;
 }
-NFSV4 { Graceless = true; RecoveryRoot = %[1]q; Minor_Versions = 0, 1, 2; }
+NFSV4 { Graceless = true; RecoveryRoot = %[1]q; Minor_Versions = 0, 1, 2; Only_Numeric_Owners = true; }
 NFS_KRB5 { Active_krb5 = false; }
 EXPORT { Export_Id = 1; Path = %[2]q; Pseudo = "/data"; Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
 	FSAL { Name = VFS; } }

@@ -37,6 +37,9 @@ func runPosix(t *testing.T, g *Guest, version string, known map[string]string) {
 			t.Errorf("decode outcome: %v", err)
 			return
 		}
+		if o.Millis > 1000 {
+			t.Logf("%s took %d ms", o.Name, o.Millis)
+		}
 		switch reason, isKnown := known[o.Name]; {
 		case o.Skipped != "":
 			t.Logf("skip %s: %s", o.Name, o.Skipped)

@@ -11,6 +11,7 @@ var permissionChecks = []check{
 	{"permission-bits", "", checkModeBits},
 	{"chmod-chown", "", checkChmodChown},
 	{"setid-cleared", "", checkSetidCleared},
+	{"setid-cleared-by-truncate", "", checkTruncateClears},
 	{"setgid-folder", "", checkSetgidFolder},
 	{"sticky-folder", "", checkSticky},
 	{"search-permission", "", checkSearch},
@@ -127,7 +128,16 @@ func checkSetidCleared(s *scene) error {
 		set(0o6777), asAnn(write), attributes(name, 0o777, annUID, teamGID),
 		set(0o6777), write, attributes(name, 0o6777, annUID, teamGID), // root keeps them
 		set(0o6777), asAnn(func() error { return unix.Lchown(name, -1, annGID) }), attributes(name, 0o777, annUID, annGID),
-		set(0o6777), asBob(func() error { return os.Truncate(name, 3) }), attributes(name, 0o777, annUID, annGID),
+	)
+}
+
+func checkTruncateClears(s *scene) error {
+	name := s.path("f")
+	return steps(
+		asAnn(func() error { return touch(name, 0o777) }),
+		func() error { return unix.Chmod(name, 0o6777) },
+		asBob(func() error { return os.Truncate(name, 3) }),
+		attributes(name, 0o777, annUID, annGID),
 	)
 }
 
