@@ -47,6 +47,7 @@ type node struct {
 	durable map[string]*node // those that would survive a crash now
 
 	content // a file's
+	name    string // the last part of its path, for faults
 	links   int
 	handles int
 }
@@ -122,6 +123,7 @@ func (s *Sim) change(op dirOp) {
 			continue
 		}
 		c.dir.entries[c.name] = c.to
+		c.to.name = c.name
 		c.to.links++
 	}
 	s.pending = append(s.pending, op)

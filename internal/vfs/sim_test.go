@@ -177,7 +177,8 @@ func TestFailedSyncForgets(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	s := NewSim(1)
-	f := mustCreate(t, s, "dir-less.seg")
+	f := mustCreate(t, s, "first")
+	must(t, s.Rename("first", "renamed.seg"))
 	g := mustCreate(t, s, "other")
 	remove := s.AddFault(Fault{Ops: OpWrite, Name: "*.seg", Nth: 2, Err: syscall.ENOSPC})
 	mustWrite(t, g, "x", 0)

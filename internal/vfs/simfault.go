@@ -33,7 +33,7 @@ const (
 // may be lost in a crash whatever later Syncs say.
 type Fault struct {
 	Ops   Op
-	Name  string  // pattern as of path.Match for the last part of the file's name; "": any
+	Name  string  // pattern as of path.Match for the last part of the name that the file has by now; "": any
 	Nth   int     // strike the nth matching operation from now on and no earlier one; 0: from the first on
 	Rate  float64 // chance to strike; 0: always
 	Times int     // strikes before the fault goes away; 0: it stays
@@ -213,7 +213,8 @@ func restoreNames(n *node) {
 		return
 	}
 	n.entries = maps.Clone(n.durable)
-	for _, child := range n.entries {
+	for name, child := range n.entries {
+		child.name = name
 		restoreNames(child)
 	}
 }

@@ -24,7 +24,7 @@ func (f *simFile) begin(op Op, verb string) error {
 	if f.epoch != f.sim.epoch {
 		return pathError(verb, f.name, ErrCrashed)
 	}
-	return f.sim.check(op, verb, f.name)
+	return f.sim.check(op, verb, f.node.name)
 }
 
 // ReadAt implements io.ReaderAt.
