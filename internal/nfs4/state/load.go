@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ func (t *Tables) Load(scan func(fn func(key, value []byte) error) error) error {
 type loader struct {
 	t      *Tables
 	owners map[uint64]*lockOwner // by id
+	last   []byte                // the key before
 }
 
 func corrupt(key []byte, why string) error { return fmt.Errorf("%w: key %x: %s", ErrCorrupt, key, why) }
@@ -42,9 +44,10 @@ var keyBytes = map[byte]int{keyMeta: 1, keyClient: 9, keySession: 17, keySlot: 2
 
 // record takes one key and value in.
 func (l *loader) record(key, value []byte) error {
-	if len(key) == 0 {
-		return corrupt(key, "empty")
+	if bytes.Compare(key, l.last) <= 0 {
+		return corrupt(key, "out of order")
 	}
+	l.last = append(l.last[:0], key...)
 	if want, ok := keyBytes[key[0]]; ok && len(key) != want {
 		return corrupt(key, "wrong length")
 	}
