@@ -57,12 +57,13 @@ type transport struct {
 	address string
 	running sync.WaitGroup // readers of connections
 
-	mu       sync.Mutex // guards the fields below
-	conn     *rpc.Conn  // nil before the first; may have ended
-	dialing  chan struct{}
-	closed   bool
-	dials    int // attempts since the last reply
-	attempts int // connections made
+	mu      sync.Mutex // guards the fields below
+	conn    *rpc.Conn  // nil before the first; may have ended
+	dialing chan struct{}
+	closed  bool
+	dials   int   // attempts since the last reply
+	dialErr error // of the last attempt
+	made    int   // connections
 }
 
 func newTransport(cfg Config, address string) *transport {
@@ -110,10 +111,14 @@ func (t *transport) connect(ctx context.Context) (*rpc.Conn, error) {
 		err := t.dial(ctx, wait)
 		t.mu.Lock()
 		t.dialing = nil
+		if ctx.Err() == nil {
+			t.dialErr = err // otherwise it is only that we stopped trying
+		}
+		err = t.dialErr
 		t.mu.Unlock()
 		close(done)
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("nfsclient: connecting to %s: %w (%v)", t.address, ctx.Err(), err)
+			return nil, fmt.Errorf("nfsclient: connecting to %s: %w (last error: %v)", t.address, ctx.Err(), err)
 		}
 	}
 }
@@ -145,10 +150,10 @@ func (t *transport) dial(ctx context.Context, wait time.Duration) error {
 		conn.Close()
 		return ErrClosed
 	}
-	if t.conn = conn; t.attempts > 0 {
+	if t.conn = conn; t.made > 0 {
 		t.reconnects.Add(1)
 	}
-	t.attempts++
+	t.made++
 	t.running.Go(func() {
 		err := conn.Run()
 		t.cfg.Log.Debug("connection ended", "addr", t.address, "err", err)
