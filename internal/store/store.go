@@ -1,9 +1,9 @@
 // Package store keeps the durable state of one replica of a volume: metadata in an ordered key-value store, file contents
 // ("objects") in one sparse host file each.
 //
-// Nothing written through a Store is durable before Checkpoint returns: the raft log is the write-ahead log. What a crash leaves
-// is, for the metadata, a prefix of the committed batches; for the objects, any subset of the writes since the last Checkpoint. The volume repeats
-// the object writes that may be missing (see package volume, effects).
+// Nothing written through a Store is durable before FlushMeta or SyncObjects return: the raft log is the write-ahead log. What a crash leaves
+// is, for the metadata, a prefix of the committed batches that holds at least those before the last FlushMeta; for the objects, any subset of the
+// writes since the last SyncObjects. The volume repeats the object writes that may be missing (see package volume, effects).
 package store
 
 import (
@@ -20,8 +20,8 @@ var ErrNoData = errors.New("store: no data beyond this offset")
 
 // Store is the durable state of one replica. Open gives one on disk, NewMem one in memory with the same crash semantics.
 //
-// Get, Scan and the object reads may run concurrently with each other and with one mutator; mutators (Commit, object writes) are called from
-// one goroutine at a time, except that writes of different objects may run in parallel.
+// Get, Scan, Commit and the object calls may run concurrently. Commits are ordered by who calls first; changes of one object must
+// come from one goroutine at a time. An error of Commit or of an object call means that the disk failed: the replica stops.
 type Store interface {
 	// Get returns a copy of the value of key, or ErrNotFound.
 	Get(key []byte) ([]byte, error)
@@ -56,9 +56,10 @@ type Store interface {
 
 	// SnapshotMeta captures the metadata as of now, cheaply; the caller closes it.
 	SnapshotMeta() (MetaSnapshot, error)
-	// InstallMeta replaces all metadata by what r holds (the stream that MetaSnapshot.WriteTo wrote). A crash before it returns leaves either the old
-	// metadata or the new, never a mixture.
-	InstallMeta(r io.Reader) error
+	// InstallMeta replaces all metadata by what r holds (the stream that MetaSnapshot.WriteTo wrote; not a byte beyond it is read), changed by last,
+	// and makes that durable. A crash before it returns leaves either the old metadata or the new, never a mixture. No other call may run meanwhile,
+	// but snapshots taken before stay usable.
+	InstallMeta(r io.Reader, last *Batch) error
 
 	// Space returns free and total bytes of the file system that holds the store.
 	Space() (free, total uint64, err error)

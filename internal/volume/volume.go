@@ -1,0 +1,235 @@
+package volume
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"holdfast/internal/store"
+	"holdfast/internal/xdr"
+)
+
+// MaxVersion is the newest cluster version that this program understands; see EntryVersion. Version 1 is that of the first release.
+const MaxVersion = 1
+
+// ErrInvalid is returned when the replica's state is unusable because an Install did not finish; another Install mends it.
+var ErrInvalid = errors.New("volume: the state of this replica is incomplete; it needs a snapshot")
+
+// Config is what Open needs.
+type Config struct {
+	// ID is the volume's number, part of every file handle; it never changes.
+	ID       uint32
+	Name     string
+	Store    store.Store
+	Programs []Program
+}
+
+// Volume is one replica's copy of the state machine.
+//
+// Locking: mu is held shared by readers and exclusively by apply, per request; it is released around the I/O of file data. Apply, AdvanceTo,
+// Redo and Install are called from one goroutine at a time; everything else may be called at any time.
+type Volume struct {
+	id       uint32
+	name     string
+	store    store.Store
+	programs []numbered
+	hash     func(name string) uint64 // of names; tests replace it to provoke collisions
+
+	// checkpointing serializes Checkpoint and Install.
+	checkpointing sync.Mutex
+
+	mu         sync.RWMutex // guards what follows
+	valid      bool
+	state      state
+	checkpoint uint64
+	exports    []Export
+	space      FSStat // replicated figures: total and free bytes only
+	clients    clientSet
+	cache      inodeCache
+	cuts       cuts
+	tx         Tx // of the entry being applied
+}
+
+// Open loads the replica's state. The caller must feed Redo with entries ReplayFrom()..Applied() from the log before the first Apply or Read.
+func Open(cfg Config) (*Volume, error) {
+	v := &Volume{id: cfg.ID, name: cfg.Name, store: cfg.Store, hash: hashName}
+	for _, p := range cfg.Programs {
+		prog, vers := p.Number()
+		v.programs = append(v.programs, numbered{p, prog, vers})
+	}
+	if err := v.load(); err != nil {
+		return nil, fmt.Errorf("volume %s: %w", v.name, err)
+	}
+	return v, nil
+}
+
+// get is Store.Get with nil for a key that is not there.
+func get(s store.Store, key []byte) ([]byte, error) {
+	b, err := s.Get(key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// load reads everything that is kept in memory. Called by Open, and by Install with mu held.
+func (v *Volume) load() error {
+	v.cache.clear()
+	v.state, v.checkpoint, v.valid = state{}, 0, false
+	v.exports, v.space, v.clients = nil, FSStat{}, clientSet{}
+	b, err := get(v.store, keyValid)
+	if err != nil {
+		return err
+	}
+	if len(b) == 1 && b[0] == 0 {
+		return nil
+	}
+	if b, err = get(v.store, keyState); err != nil {
+		return err
+	}
+	if b == nil {
+		err = v.format()
+	} else {
+		v.state, err = decodeState(b)
+	}
+	if err != nil {
+		return err
+	}
+	if v.state.version > MaxVersion {
+		return fmt.Errorf("state of cluster version %d; this program knows only up to %d", v.state.version, MaxVersion)
+	}
+	if err := v.loadRecords(); err != nil {
+		return err
+	}
+	v.valid = true
+	tx := v.readTx(0)
+	defer v.endRead(tx)
+	for _, p := range v.programs {
+		if err := p.Load(tx); err != nil {
+			return fmt.Errorf("load state of RPC program %d version %d: %w", p.prog, p.vers, err)
+		}
+	}
+	return nil
+}
+
+func (v *Volume) loadRecords() error {
+	b, err := get(v.store, keyCheckpoint)
+	if err != nil {
+		return err
+	}
+	if len(b) == 8 {
+		v.checkpoint = binary.BigEndian.Uint64(b)
+	}
+	if b, err = get(v.store, keySpace); err != nil {
+		return err
+	}
+	if len(b) == 16 {
+		v.space = FSStat{TotalBytes: binary.BigEndian.Uint64(b), FreeBytes: binary.BigEndian.Uint64(b[8:])}
+	}
+	if b, err = get(v.store, keyExports); err != nil {
+		return err
+	}
+	if b != nil {
+		if v.exports, err = decodeExportTable(b); err != nil {
+			return err
+		}
+	}
+	return v.clients.load(v.store)
+}
+
+// format makes the empty file system. It depends on nothing, so that replicas that start empty start equal.
+func (v *Volume) format() error {
+	root := &Inode{Ino: RootIno, Gen: 1, Type: TypeDir, Mode: 0o755, Nlink: 2, Parent: RootIno}
+	v.state = state{nextIno: RootIno + 1, inodes: 1, version: 1}
+	var b store.Batch
+	b.Set(inodeKey(RootIno), encodeInode(root))
+	b.Set(keyState, v.state.encode())
+	if err := v.store.Commit(&b); err != nil {
+		return fmt.Errorf("format: %w", err)
+	}
+	return nil
+}
+
+// ID returns the volume's number.
+func (v *Volume) ID() uint32 { return v.id }
+
+// Name returns the volume's name.
+func (v *Volume) Name() string { return v.name }
+
+// Valid reports whether the state is usable; it is not after an Install that failed.
+func (v *Volume) Valid() bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.valid
+}
+
+// Applied returns the index of the last applied entry; 0 if the state is invalid.
+func (v *Volume) Applied() uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.state.applied
+}
+
+// ReplayFrom returns the first log index whose object writes may be missing after a crash; the log must still hold it if it is at most Applied.
+func (v *Volume) ReplayFrom() uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.checkpoint + 1
+}
+
+// Version returns the cluster version.
+func (v *Volume) Version() uint32 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.state.version
+}
+
+// Exports returns the replicated export table, sorted by path. The slice is never changed.
+func (v *Volume) Exports() []Export {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.exports
+}
+
+// Clients returns the addresses of the connections that clients hold open as far as the log tells, oldest first.
+func (v *Volume) Clients() []netip.AddrPort {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.clients.list()
+}
+
+// Read executes a request that does not mutate against the applied state, appending a whole reply record to reply. Safe for concurrent use.
+func (v *Volume) Read(req *Request, reply *xdr.Encoder) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	tx := v.readTx(req.Time)
+	defer v.endRead(tx)
+	v.execute(tx, req, reply)
+}
+
+// View runs fn with a read-only Tx on the applied state; on an invalid state with one that finds nothing.
+func (v *Volume) View(fn func(tx *Tx)) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	tx := v.readTx(0)
+	defer v.endRead(tx)
+	fn(tx)
+}
+
+// Warm reads what the entry's command will touch, as far as its program can tell, so that Apply does not wait for the disk. Safe for concurrent use.
+func (v *Volume) Warm(entry []byte) {
+	var e Entry
+	var req Request
+	if DecodeEntry(entry, &e) != nil || e.Kind != EntryCall || e.Request(0, &req) != nil {
+		return
+	}
+	for i := range v.programs {
+		p := &v.programs[i]
+		if w, ok := p.Program.(Warmer); ok && p.prog == req.Call.Prog && p.vers == req.Call.Vers {
+			v.View(func(tx *Tx) { w.Warm(tx, &req) })
+			return
+		}
+	}
+}
