@@ -100,8 +100,9 @@ func ptr[T any](v T) *T { return &v }
 func TestSmoke(t *testing.T) {
 	h := newHarness(t, store.NewMem())
 	var f *Inode
+	root := h.root()
 	h.do(func(tx *Tx) {
-		d := must(t)(tx.Mkdir(nil, h.root(), "d", SetAttr{}))
+		d := must(t)(tx.Mkdir(nil, root, "d", SetAttr{}))
 		f = must(t)(tx.Create(nil, d, "f", TypeFile, CreateAttr{}))
 		f = must(t)(tx.Write(nil, f, 0, []byte("hello")))
 	})

@@ -11,6 +11,7 @@ import (
 //
 // Methods that take a *Cred check permissions as POSIX asks (uid 0 passes; nil passes everything). Inodes handed out are immutable: a method that changes
 // one returns or makes a new one. Methods that take an *Inode use its current state, so an older pointer does.
+// While a Tx runs the volume's lock is held, so its holder must not call the methods of Volume that take it (Exports, View, ...).
 type Tx struct {
 	v        *Volume
 	store    store.Store
