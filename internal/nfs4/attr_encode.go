@@ -79,7 +79,7 @@ func (c *compound) encodeServerAttr(e *xdr.Encoder, attr uint, o *object) bool {
 		b := volume.EncodeHandle(o.fh.h)
 		e.Opaque(b[:])
 	case attrFSID:
-		e.Uint64(uint64(c.p.cfg.VolumeID))
+		e.Uint64(uint64(c.p.cfg.Volume))
 		e.Uint64(uint64(o.fh.h.Export))
 	case attrMaxFileSize:
 		e.Uint64(volume.MaxFileBytes)

@@ -1,6 +1,7 @@
 package nfs4
 
 import (
+	"bytes"
 	"sync"
 
 	"holdfast/internal/nfs4/state"
@@ -60,10 +61,10 @@ type compound struct {
 	closed []volume.Ino
 }
 
-// txKV mirrors changes of the tables into the volume's metadata.
+// txKV mirrors changes of the tables into the volume's metadata. The tables hand out scratch, the volume keeps what it gets: values are copied.
 type txKV struct{ tx *volume.Tx }
 
-func (k *txKV) Put(key, value []byte) { k.tx.Put(stateKey, key, value) }
+func (k *txKV) Put(key, value []byte) { k.tx.Put(stateKey, key, bytes.Clone(value)) }
 func (k *txKV) Del(key []byte)        { k.tx.Del(stateKey, key) }
 
 var compoundPool = sync.Pool{New: func() any { return new(compound) }}

@@ -21,7 +21,7 @@ func (c *compound) resolve(b []byte) (filehandle, status) {
 	if errno != volume.OK {
 		return filehandle{}, errno
 	}
-	if h.Volume != c.p.cfg.VolumeID {
+	if h.Volume != c.p.cfg.Volume {
 		return filehandle{}, volume.ErrStale
 	}
 	if h.Export == 0 {
@@ -71,11 +71,11 @@ func (c *compound) atPath(path string) (filehandle, status) {
 }
 
 func (c *compound) atPseudo(path string) filehandle {
-	return filehandle{set: true, path: path, h: volume.Handle{Volume: c.p.cfg.VolumeID, Ino: pseudoIno(path)}}
+	return filehandle{set: true, path: path, h: volume.Handle{Volume: c.p.cfg.Volume, Ino: pseudoIno(path)}}
 }
 
 func (c *compound) atInode(n *volume.Inode, rule volume.Rule) filehandle {
-	return filehandle{set: true, rule: rule, h: volume.Handle{Volume: c.p.cfg.VolumeID, Export: rule.Export, Ino: n.Ino, Gen: n.Gen}}
+	return filehandle{set: true, rule: rule, h: volume.Handle{Volume: c.p.cfg.Volume, Export: rule.Export, Ino: n.Ino, Gen: n.Gen}}
 }
 
 // below returns the filehandle of n, found in a directory under rule. A folder that is itself a usable export is entered as that export, so that its own rule applies

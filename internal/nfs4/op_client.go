@@ -30,7 +30,7 @@ const (
 
 // serverOwner returns so_major_id and the scope: the volume's, as each volume is a server of its own.
 func (p *Program) serverOwner() string {
-	return fmt.Sprintf("holdfast/%s/%d", p.cfg.VolumeName, p.cfg.VolumeID)
+	return fmt.Sprintf("holdfast/%s/%d", p.cfg.Name, p.cfg.Volume)
 }
 
 // opExchangeID is EXCHANGE_ID (RFC 8881 section 18.35).

@@ -115,7 +115,7 @@ func (c *compound) createSession(id state.ClientID) status {
 		Fore:      a.fore,
 		Back:      a.back,
 		CBProgram: a.cbProgram,
-		CBSec:     a.sec.encode(),
+		CBSec:     a.sec.encode(c.minor),
 	})
 	if st != statusOK {
 		return st
@@ -139,17 +139,19 @@ func encodeChannel(e *xdr.Encoder, a *state.ChannelAttrs) {
 	e.Uint32(0) // ca_rdma_ird
 }
 
-// encode returns what the tables keep of the callback security: the flavour, then the body of the credential.
-func (s *callbackSec) encode() []byte {
-	return append(binary.BigEndian.AppendUint32(nil, s.flavor), s.sys...)
+// encode returns what the tables keep of the callback security: the minor version that callbacks must name, the flavour, then the body of the credential.
+func (s *callbackSec) encode(minor uint32) []byte {
+	b := binary.BigEndian.AppendUint32(nil, minor)
+	b = binary.BigEndian.AppendUint32(b, s.flavor)
+	return append(b, s.sys...)
 }
 
-// callbackAuth is the inverse of encode: the credential of calls to the client (RFC 8881 section 2.10.8.3).
-func callbackAuth(sec []byte) rpc.Auth {
+// decodeCallbackSec is the inverse of encode: the credential is that of calls to the client (RFC 8881 section 2.10.8.3).
+func decodeCallbackSec(sec []byte) (minor uint32, a rpc.Auth) {
 	d := xdr.NewDecoder(sec)
-	a := rpc.Auth{Flavor: d.Uint32()}
+	minor, a.Flavor = d.Uint32(), d.Uint32()
 	if a.Flavor != rpc.AuthSys {
-		return rpc.Auth{Flavor: rpc.AuthNone}
+		return minor, a
 	}
 	d.Uint32() // stamp
 	a.Machine = d.String(255)
@@ -157,10 +159,7 @@ func callbackAuth(sec []byte) rpc.Auth {
 	for range d.Count(16, 4) {
 		a.Groups = append(a.Groups, d.Uint32())
 	}
-	if d.Err() != nil {
-		return rpc.Auth{Flavor: rpc.AuthNone}
-	}
-	return a
+	return minor, a
 }
 
 // dropped notes what the end of somebody's state means for others.
@@ -216,5 +215,5 @@ func opBackchannelCtl(c *compound) status {
 	if sec.offered && !sec.usable {
 		return errInval
 	}
-	return c.p.tables.BackChannel(&c.kv, c.seq.session, c.a.create.cbProgram, sec.encode())
+	return c.p.tables.BackChannel(&c.kv, c.seq.session, c.a.create.cbProgram, sec.encode(c.minor))
 }

@@ -29,9 +29,9 @@ const DefaultLease = 60 * time.Second
 
 // Config is what a Program needs to know of its volume. All of it must be the same on every replica and never change while clients are there.
 type Config struct {
-	// VolumeID and VolumeName identify the server to clients (server owner and scope): what the two have in common is one server.
-	VolumeID   uint32
-	VolumeName string
+	// Volume and Name, the volume's, identify the server to clients (server owner and scope): what has both in common is one server.
+	Volume uint32
+	Name   string
 	// Lease is the lease_time attribute; zero means DefaultLease.
 	Lease time.Duration
 	// Limits bound the protocol state; the zero value means state.DefaultLimits.
