@@ -116,4 +116,6 @@ func (kernel) send(d device, frame []byte) error {
 	return nil
 }
 
-func (kernel) tickle(server netip.AddrPort, clients []netip.AddrPort) error { return Tickle(server, clients) }
+func (kernel) tickle(server netip.AddrPort, clients []netip.AddrPort) error {
+	return Tickle(server, clients)
+}

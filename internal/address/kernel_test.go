@@ -1,0 +1,360 @@
+package address
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// The tests below play on real interfaces, in network namespaces that end with their processes: a test runs itself again
+// in a namespace of its own, and a holder of the address is a process too, so that it can be killed.
+const (
+	insideVar = "HOLDFAST_TEST_INSIDE" // set in the process that runs a test inside its namespace
+	holderVar = "HOLDFAST_TEST_HOLDER" // set in a holder: the address
+)
+
+func TestMain(m *testing.M) {
+	if prefix := os.Getenv(holderVar); prefix != "" {
+		fmt.Fprintln(os.Stderr, holderMain(netip.MustParsePrefix(prefix)))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// holderMain takes the address onto eth0 once standard input says so, and holds it until it is killed.
+func holderMain(prefix netip.Prefix) error {
+	in := bufio.NewReader(os.Stdin)
+	if _, err := in.ReadString('\n'); err != nil {
+		return err
+	}
+	if link, err := netlink.LinkByName("eth0"); err != nil {
+		return err
+	} else if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	m, err := New(Config{Prefix: prefix, Device: "eth0", Lifetime: 2 * time.Second, MayHold: func() bool { return true }})
+	if err != nil {
+		return err
+	}
+	if err := m.Acquire(context.Background()); err != nil {
+		return err
+	}
+	fmt.Println("held")
+	in.ReadString('\n')
+	return errors.New("standard input ended")
+}
+
+// inNamespace returns true in a process that is in a network namespace of its own. In the one that was started by go
+// test, it runs the test in such a process and returns false.
+func inNamespace(t *testing.T) bool {
+	if os.Getenv(insideVar) != "" {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetUp(lo); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("makes network namespaces; run as root")
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	t.Logf("inside the namespace:\n%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
+
+// holder is a process that holds an address on its eth0.
+type holder struct {
+	cmd *exec.Cmd
+	out *bufio.Reader
+	in  interface{ Write([]byte) (int, error) }
+}
+
+// startHolder starts a holder in a namespace of its own and connects it: the peer of its eth0 is here, by the name "peer".
+func startHolder(t *testing.T, prefix string) *holder {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), holderVar+"="+prefix)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h := &holder{cmd: cmd, out: bufio.NewReader(out), in: in}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "peer"}, PeerName: "eth0"}
+	if err := netlink.LinkAdd(veth); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netlink.LinkDel(veth) })
+	for name, f := range map[string]func(netlink.Link) error{
+		"peer": netlink.LinkSetUp,
+		"eth0": func(l netlink.Link) error { return netlink.LinkSetNsPid(l, cmd.Process.Pid) },
+	} {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// acquire tells the holder to take the address, and waits until it has.
+func (h *holder) acquire(t *testing.T) {
+	t.Helper()
+	if _, err := h.in.Write([]byte("go\n")); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := h.out.ReadString('\n'); err != nil || strings.TrimSpace(line) != "held" {
+		t.Fatalf("the holder said %q, %v", line, err)
+	}
+}
+
+// TestAddressVanishes: the kernel drops the address of a holder that was killed, and not before.
+func TestAddressVanishes(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	for _, prefix := range []string{"10.9.0.100/24", "fd00:9::64/64"} {
+		t.Run(prefix, func(t *testing.T) { addressVanishes(t, netip.MustParsePrefix(prefix)) })
+	}
+}
+
+func addressVanishes(t *testing.T, prefix netip.Prefix) {
+	h := startHolder(t, prefix.String())
+	// A second process keeps the holder's namespace, and shows what is in it.
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	inside, err := netlink.NewHandleAt(netns.NsHandle(ns.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	present := func() bool {
+		addrs, err := inside.AddrList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == prefix.Addr() {
+				return true
+			}
+		}
+		return false
+	}
+	h.acquire(t)
+	const lifetime = 2 * time.Second // as in holderMain
+	for end := time.Now().Add(lifetime + lifetime/2); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if !present() {
+			t.Fatal("the address vanished while it was held")
+		}
+	}
+	if err := h.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	for present() {
+		// The kernel rounds up, and looks after its addresses when it has time.
+		if time.Since(killed) > 2*lifetime {
+			t.Fatalf("the address is still there %v after its holder was killed", time.Since(killed))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Logf("gone after %v", time.Since(killed).Round(time.Millisecond))
+}
+
+// TestAnnounceUpdatesNeighbour: a neighbour that knew the address elsewhere learns where it is now.
+func TestAnnounceUpdatesNeighbour(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	for _, c := range []struct{ prefix, own string }{
+		{"10.9.0.100/24", "10.9.0.1/24"},
+		{"fd00:9::64/64", "fd00:9::1/64"},
+	} {
+		t.Run(c.prefix, func(t *testing.T) { announceUpdates(t, netip.MustParsePrefix(c.prefix), netip.MustParsePrefix(c.own)) })
+	}
+}
+
+func announceUpdates(t *testing.T, prefix, own netip.Prefix) {
+	h := startHolder(t, prefix.String())
+	peer, err := netlink.LinkByName("peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := device{index: peer.Attrs().Index, name: "peer"}
+	if err := (kernel{}).add(d, own, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	old := net.HardwareAddr{2, 0, 0, 0, 0, 99}
+	family := netlink.FAMILY_V4
+	if prefix.Addr().Is6() {
+		family = netlink.FAMILY_V6
+	}
+	err = netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: d.index, Family: family, State: netlink.NUD_STALE, IP: prefix.Addr().AsSlice(), HardwareAddr: old,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func() net.HardwareAddr {
+		neighs, err := netlink.NeighList(d.index, family)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range neighs {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == prefix.Addr() {
+				return n.HardwareAddr
+			}
+		}
+		return nil
+	}
+	if mac := known(); mac.String() != old.String() {
+		t.Fatalf("the neighbour is at %v before the test", mac)
+	}
+	h.acquire(t)
+	held := time.Now()
+	for known().String() == old.String() {
+		if time.Since(held) > 3*time.Second {
+			t.Fatalf("the neighbour still believes in %v", old)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Logf("learned %v within %v", known(), time.Since(held).Round(time.Millisecond))
+}
+
+// TestTickleResets: a client whose server has silently forgotten the connection is reset by a tickle, at once.
+func TestTickleResets(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(addr, func(t *testing.T) { tickleResets(t, addr) })
+	}
+}
+
+func tickleResets(t *testing.T, addr string) {
+	lc := net.ListenConfig{Control: ReuseAddr}
+	l, err := lc.Listen(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	kept, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	forget(t, server.(*net.TCPConn))
+
+	clients := []netip.AddrPort{
+		netip.MustParseAddrPort(client.LocalAddr().String()),
+		netip.MustParseAddrPort(other.LocalAddr().String()),
+	}
+	reset := make(chan error, 1)
+	go func() {
+		_, err := client.Read(make([]byte, 1))
+		reset <- err
+	}()
+	start := time.Now()
+	if err := Tickle(netip.MustParseAddrPort(l.Addr().String()), clients); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-reset:
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client got %v", err)
+		}
+		t.Logf("reset after %v", time.Since(start).Round(10*time.Microsecond))
+	case <-time.After(2 * time.Second):
+		t.Fatal("the client was not reset")
+	}
+	// A connection that is still there does not mind.
+	if _, err := other.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := kept.Read(make([]byte, 1)); err != nil {
+		t.Errorf("a connection that is there was hurt by a tickle: %v", err)
+	}
+}
+
+// forget closes a connection without telling its peer, as the death of a machine does.
+func forget(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err2 := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1) })
+	if err := errors.Join(err, err2); err != nil {
+		t.Skipf("no TCP_REPAIR here: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestListenBeforeAddress: a listener can be up before its address is.
+func TestListenBeforeAddress(t *testing.T) {
+	lc := net.ListenConfig{Control: ReuseAddr}
+	for _, addr := range []string{"192.0.2.77:0", "[2001:db8::77]:0"} {
+		l, err := lc.Listen(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Errorf("listen on an address that is not here: %v", err)
+			continue
+		}
+		l.Close()
+	}
+}

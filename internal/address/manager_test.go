@@ -1,0 +1,178 @@
+package address
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeNetwork is a network of one interface that forgets addresses as the kernel does.
+type fakeNetwork struct {
+	mu      sync.Mutex
+	expires time.Time // zero when the address is not there
+	frames  int
+	tickles int
+	addErr  error
+}
+
+func (f *fakeNetwork) device(string, netip.Prefix) (device, error) {
+	return device{index: 2, name: "eth0", mac: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, nil
+}
+
+func (f *fakeNetwork) add(_ device, _ netip.Prefix, lifetime time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.addErr == nil {
+		f.expires = time.Now().Add(lifetime)
+	}
+	return f.addErr
+}
+
+func (f *fakeNetwork) remove(device, netip.Prefix) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expires = time.Time{}
+	return nil
+}
+
+func (f *fakeNetwork) send(device, []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.frames++
+	return nil
+}
+
+func (f *fakeNetwork) tickle(netip.AddrPort, []netip.AddrPort) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tickles++
+	return nil
+}
+
+func (f *fakeNetwork) present() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.expires)
+}
+
+func newTestManager(t *testing.T, mayHold func() bool) (*Manager, *fakeNetwork) {
+	t.Helper()
+	m, err := New(Config{
+		Prefix: netip.MustParsePrefix("10.94.0.100/24"), Lifetime: 2 * time.Second, MayHold: mayHold,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeNetwork{}
+	m.net = f
+	return m, f
+}
+
+func TestManagerKeepsAndReleases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newTestManager(t, func() bool { return true })
+		if err := m.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !f.present() || !m.Held() {
+			t.Fatal("the address is not there after Acquire")
+		}
+		if err := m.Tickle(2049, []netip.AddrPort{netip.MustParseAddrPort("10.94.0.51:801")}); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			time.Sleep(time.Second)
+			if !f.present() {
+				t.Fatal("the address ran out while it was held")
+			}
+		}
+		rounds := 1 + len(announceAfter)
+		if f.frames != 2*rounds || f.tickles != rounds {
+			t.Errorf("%d frames and %d tickles, want %d and %d", f.frames, f.tickles, 2*rounds, rounds)
+		}
+		if err := m.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if f.present() || m.Held() {
+			t.Error("the address is there after Release")
+		}
+		if err := m.Tickle(2049, []netip.AddrPort{netip.MustParseAddrPort("10.94.0.51:801")}); err != nil || f.tickles != rounds {
+			t.Error("tickled without the address")
+		}
+	})
+}
+
+// TestManagerGivesUp: an address that may no longer be held is removed at the next renewal and never comes back.
+func TestManagerGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var leads atomic.Bool
+		leads.Store(true)
+		m, f := newTestManager(t, leads.Load)
+		if err := m.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		leads.Store(false)
+		time.Sleep(time.Second)
+		if f.present() || m.Held() {
+			t.Fatal("the address is still there")
+		}
+		leads.Store(true)
+		time.Sleep(time.Minute)
+		if f.present() {
+			t.Error("the address came back without Acquire")
+		}
+	})
+}
+
+func TestManagerEndsWithContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, f := newTestManager(t, func() bool { return true })
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := m.Acquire(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		synctest.Wait()
+		if f.present() || m.Held() {
+			t.Error("the address outlived its context")
+		}
+	})
+}
+
+func TestManagerAcquireFails(t *testing.T) {
+	m, f := newTestManager(t, func() bool { return true })
+	f.addErr = errors.New("no")
+	if err := m.Acquire(t.Context()); !errors.Is(err, f.addErr) {
+		t.Errorf("got %v", err)
+	}
+	if m.Held() {
+		t.Error("held without the address")
+	}
+}
+
+func TestNewRejects(t *testing.T) {
+	ok := Config{Prefix: netip.MustParsePrefix("10.94.0.100/24"), MayHold: func() bool { return true }}
+	for name, change := range map[string]func(*Config){
+		"no address":           func(c *Config) { c.Prefix = netip.Prefix{} },
+		"no way to ask":        func(c *Config) { c.MayHold = nil },
+		"lifetime too short":   func(c *Config) { c.Lifetime = 500 * time.Millisecond },
+		"lifetime not seconds": func(c *Config) { c.Lifetime = 2500 * time.Millisecond },
+	} {
+		c := ok
+		change(&c)
+		if _, err := New(c); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+	if _, err := New(ok); err != nil {
+		t.Error(err)
+	}
+}
