@@ -207,16 +207,11 @@ func (c *call) applyAttr(o *object, n *volume.Inode, attr volume.SetAttr) (*volu
 	return c.tx.SetAttr(&o.cred, n, attr, attr.Size != nil)
 }
 
-// Bits of ACCESS (RFC 1813 section 3.3.4); the volume uses the same values.
-const (
-	accessRead    = 0x01
-	accessModify  = 0x04
-	accessExtend  = 0x08
-	accessDelete  = 0x10
-	accessExecute = 0x20
-	accessAll     = 0x3f
-	accessChanges = accessModify | accessExtend | accessDelete
-)
+// accessChanges are the bits of ACCESS that a read-only export never grants.
+const accessChanges = volume.AccessModify | volume.AccessExtend | volume.AccessDelete
+
+// accessAll are the bits of ACCESS that version 3 has (RFC 1813 section 3.3.4).
+const accessAll = volume.AccessRead | volume.AccessLookup | accessChanges | volume.AccessExecute
 
 // access is NFSPROC3_ACCESS (RFC 1813 section 3.3.4).
 func (c *call) access() bool {

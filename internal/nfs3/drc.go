@@ -17,6 +17,8 @@ const (
 	drcEntries = 4096
 	// drcClientEntries bounds what one client address may hold. It exceeds what a client can have under way on its connections.
 	drcClientEntries = 1024
+	// drcFairClients is up to how many clients the one with the most entries is looked for when the cache is full.
+	drcFairClients = 256
 	// drcProgram marks the cache's keys among the volume's protocol state.
 	drcProgram = 3
 )
@@ -100,19 +102,25 @@ func (rc *replyCache) add(tx *volume.Tx, k *drcKey, reply []byte) {
 	}
 }
 
-// victim returns the entry that must go after client added one, or nil. When the whole cache is full, a client that holds more than
-// its even share pays itself, so that a busy client cannot push out what a silent one may still ask for.
+// victim returns the entry that must go after client added one, or nil. When the whole cache is full, the client with the most entries pays,
+// so that busy clients cannot push out what a silent one may still ask for.
 func (rc *replyCache) victim(client [16]byte) *drcEntry {
-	own := rc.clients[client]
-	switch {
+	switch own := rc.clients[client]; {
 	case own.count > drcClientEntries:
 		return own.oldest
 	case len(rc.entries) <= drcEntries:
 		return nil
-	case own.count > max(1, drcEntries/len(rc.clients)):
-		return own.oldest
+	case len(rc.clients) > drcFairClients:
+		return rc.oldest
 	}
-	return rc.oldest
+	// The order of the map does not matter: no two clients have the same oldest entry.
+	var most *drcClient
+	for _, cl := range rc.clients {
+		if most == nil || cl.count > most.count || cl.count == most.count && cl.oldest.index < most.oldest.index {
+			most = cl
+		}
+	}
+	return most.oldest
 }
 
 func (rc *replyCache) link(e *drcEntry) {

@@ -68,16 +68,12 @@ func readable(size, off uint64, count uint32) int {
 }
 
 // mayRead checks that o is a file that the caller may read. Execute permission is enough, as a client must read a program to
-// run it and version 3 has no way to say so (RFC 1813 section 4.4).
+// run it and version 3 has no way to say so (RFC 1813 section 4.4); the volume sees to that.
 func (c *call) mayRead(o *object) status {
 	if o.n.Type != volume.TypeFile {
 		return stInval
 	}
-	errno := c.tx.MayOpen(&o.cred, o.n, true, false)
-	if errno == volume.ErrAccess && c.tx.Access(&o.cred, o.n, accessExecute) != 0 {
-		return stOK
-	}
-	return statusOf(errno)
+	return statusOf(c.tx.MayOpen(&o.cred, o.n, true, false))
 }
 
 // write is NFSPROC3_WRITE (RFC 1813 section 3.3.7). The data aliases the request's record.

@@ -95,7 +95,7 @@ func (c *call) list(handle []byte, cookie uint64, dirCount, maxCount uint32, plu
 
 // mayList checks permission and whether the cookie can be one of ours.
 func (c *call) mayList(dir *object, cookie uint64) status {
-	if c.tx.Access(&dir.cred, dir.n, accessRead) == 0 {
+	if c.tx.Access(&dir.cred, dir.n, volume.AccessRead) == 0 {
 		return stAccess
 	}
 	if cookie > cookieDotDot && cookie < firstCookie {
