@@ -1,0 +1,110 @@
+package replica
+
+import (
+	"encoding/binary"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// blank is the state of a replica that has none: a new one, or one that lost its disk. It asks all other members for their term and last
+// index before it takes part (DESIGN.md, "A blank replica").
+type blank struct {
+	nonce   uint64
+	members uint64 // hash of the configured members
+	heard   map[uint64]probeReply
+	entered bool // the Meta is being written
+	meta    Meta
+	hs      raftpb.HardState
+	warned  bool
+}
+
+type probeReply struct{ term, last uint64 }
+
+// tickBlank asks those members that have not answered.
+func (c *Core) tickBlank() {
+	if c.blank.entered {
+		return
+	}
+	for _, id := range c.cfg.Peers {
+		if _, ok := c.blank.heard[id]; ok || id == c.cfg.ID {
+			continue
+		}
+		c.out.Messages = append(c.out.Messages, Message{
+			Type: MsgProbe, From: c.cfg.ID, To: id, LogTerm: c.blank.members,
+			Context: binary.BigEndian.AppendUint64(nil, c.blank.nonce),
+		})
+	}
+}
+
+// answerProbe tells a blank replica what it has to know. Raft's term and last index in memory are at least those on disk, and everything that this
+// replica ever acknowledged is in them.
+func (c *Core) answerProbe(m *Message) {
+	if len(m.Context) != 8 {
+		return
+	}
+	members := hashMembers(c.cfg.Peers)
+	if m.LogTerm != members {
+		c.warnMembers(m.From)
+		return
+	}
+	r := Message{Type: MsgProbeReply, From: c.cfg.ID, To: m.From, LogTerm: members, Context: m.Context}
+	if c.rn != nil {
+		r.Term, r.Index = c.state.term, c.last
+	}
+	c.out.Messages = append(c.out.Messages, r)
+}
+
+func (c *Core) warnMembers(from uint64) {
+	if !c.blank.warned {
+		c.blank.warned = true
+		c.cfg.Logger.Error("another replica was configured with other members; they must be the same everywhere", "peer", from, "members", c.cfg.Peers)
+	}
+}
+
+func (c *Core) stepProbeReply(m *Message) {
+	if c.rn != nil || c.blank.entered || len(m.Context) != 8 || binary.BigEndian.Uint64(m.Context) != c.blank.nonce {
+		return
+	}
+	if m.LogTerm != c.blank.members {
+		c.warnMembers(m.From)
+		return
+	}
+	if c.blank.heard == nil {
+		c.blank.heard = make(map[uint64]probeReply)
+	}
+	c.blank.heard[m.From] = probeReply{term: m.Term, last: m.Index}
+	c.tryEnter()
+}
+
+// tryEnter takes part once every other member has answered.
+func (c *Core) tryEnter() {
+	var term, last uint64
+	for _, id := range c.cfg.Peers {
+		if id == c.cfg.ID {
+			continue
+		}
+		r, ok := c.blank.heard[id]
+		if !ok {
+			return
+		}
+		term, last = max(term, r.term), max(last, r.last)
+	}
+	// In term and before, this replica may have voted. In term+1 it votes for itself, and so never for another.
+	c.blank.entered = true
+	c.blank.hs = raftpb.HardState{Term: term + 1, Vote: c.cfg.ID}
+	c.blank.meta = Meta{Conf: ConfState{Voters: c.cfg.Peers}}
+	if last > 0 {
+		c.blank.meta.Recover = term + 1
+	}
+	c.cfg.Logger.Info("a replica without state takes part", "term", term+1, "recover", c.blank.meta.Recover)
+	c.out.Appends = append(c.out.Appends, AppendWork{Meta: &c.blank.meta, HardState: c.blank.hs, Sync: true})
+}
+
+// blankDone takes part for real: the Meta and the hard state are durable.
+func (c *Core) blankDone(w *AppendWork) {
+	if err := c.enter(*w.Meta, w.HardState); err != nil {
+		panic("replica: " + err.Error())
+	}
+	c.resetElection(c.now)
+	c.after()
+}

@@ -1,0 +1,117 @@
+package replica
+
+import (
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// election decides when this replica campaigns and which campaigns it hears.
+type election struct {
+	// campaignAt is when this replica campaigns if it hears of no leader before.
+	campaignAt int64
+	// gone: the leader's process is known to be dead, so campaignAt is not waited for, only the promise.
+	gone bool
+	// deferred are requests for a vote that came while a promise to another forbade to hear them; at most one of each member.
+	deferred []Message
+}
+
+// campaignTransfer is the context of a MsgVote whose sender was told by the leader to take over (raft's campaignTransfer).
+const campaignTransfer = "CampaignTransfer"
+
+// resetElection starts the wait for a leader anew.
+func (c *Core) resetElection(now int64) {
+	e := int64(c.cfg.Timing.ElectionTicks)
+	c.election.campaignAt = now + (e+c.rng.Int64N(e/2+1))*c.tick
+}
+
+// tickElection campaigns when it is time to, and hears the candidates that had to wait.
+func (c *Core) tickElection() {
+	if c.now < c.lease.promisedUntil && c.lease.promisedTo != c.cfg.ID {
+		return
+	}
+	for _, m := range c.takeDeferred() {
+		c.hearVote(m)
+	}
+	due := c.election.campaignAt
+	if c.election.gone {
+		due = min(due, c.lease.promisedUntil+c.stagger())
+	}
+	if c.now < due || !c.mayLead() || !slices.Contains(c.members, c.cfg.ID) {
+		return
+	}
+	c.campaign()
+}
+
+func (c *Core) campaign() {
+	c.election.gone = false
+	c.resetElection(c.now)
+	// Raft does not campaign before it has applied the changes of membership that are committed: it answers nothing then, and we try again later.
+	if err := c.rn.Campaign(); err != nil {
+		c.cfg.Logger.Warn("cannot campaign", "err", err)
+	}
+}
+
+// stagger keeps the followers of a dead leader from campaigning at the same moment: they go in the order of their numbers, two ticks apart.
+func (c *Core) stagger() int64 {
+	rank := int64(0)
+	for _, id := range c.members {
+		if id < c.cfg.ID && id != c.state.lead {
+			rank++
+		}
+	}
+	return rank * 2 * c.tick
+}
+
+// PeerGone tells that a member's process is known to be dead: its connections closed and a new one was refused. If it was the leader,
+// this replica campaigns as soon as its promise has run out.
+func (c *Core) PeerGone(now int64, id uint64) {
+	c.now = now
+	if c.rn == nil {
+		return
+	}
+	if c.state.lead == id && c.state.role == raft.StateFollower {
+		c.election.gone = true
+	}
+	c.rn.ReportUnreachable(id)
+	c.after()
+}
+
+// admitVote decides whether a request for a vote may be heard now. A promise to another than the candidate defers it; a candidate that the leader
+// itself has chosen is heard at once, because that leader has given up its lease (DESIGN.md, "Handing over").
+func (c *Core) admitVote(m *Message) bool {
+	if c.recover != 0 {
+		return false // a vote or an acknowledgement that this replica forgot may count already
+	}
+	if string(m.Context) == campaignTransfer && m.Type == raftpb.MsgVote {
+		return true
+	}
+	if c.now < c.lease.promisedUntil && c.lease.promisedTo != m.From {
+		c.election.deferred = slices.DeleteFunc(c.election.deferred, func(d Message) bool { return d.From == m.From })
+		c.election.deferred = append(c.election.deferred, *m)
+		return false
+	}
+	c.forgetLeader(m)
+	return true
+}
+
+// forgetLeader lets raft hear a vote request although it still believes in a leader: raft's own idea of a lease counts ticks, and the promise
+// that stands in its place has run out.
+func (c *Core) forgetLeader(m *Message) {
+	if c.state.role == raft.StateFollower && c.state.lead != 0 && m.Term > c.state.term {
+		_ = c.rn.ForgetLeader() // fails with lease-based ReadIndex only, which is off
+	}
+}
+
+func (c *Core) takeDeferred() []Message {
+	d := c.election.deferred
+	c.election.deferred = nil
+	return d
+}
+
+// hearVote steps a request that was deferred.
+func (c *Core) hearVote(m Message) {
+	c.forgetLeader(&m)
+	c.step(m)
+}

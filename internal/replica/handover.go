@@ -1,0 +1,117 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+)
+
+// transfer is a leader's handing over: first it takes no more proposals and waits until all it took are applied (draining), then it gives up its
+// lease and lets the successor campaign.
+type transfer struct {
+	active   bool
+	to       uint64
+	deadline int64
+	// err is why the last transfer ended without a successor.
+	err error
+}
+
+// drainTimeout is how long a leader that is to hand over waits for what it proposed. Nothing is lost if it takes longer: it leads on.
+const drainTimeout = 2 * time.Second
+
+var (
+	errDrain     = fmt.Errorf("replica: what was proposed was not applied within %v; leading on", drainTimeout)
+	errSuccessor = fmt.Errorf("replica: the successor did not take over in time; stepped down")
+)
+
+func (t *transfer) end() { t.active = false }
+
+// TransferLeader begins to hand over to a member, or to the most up to date one if to is 0. LeaderLost comes when the lease is given up.
+// It returns who shall take over.
+func (c *Core) TransferLeader(now int64, to uint64) (uint64, error) {
+	c.now = now
+	if c.rn == nil || c.state.role != raft.StateLeader || c.applied < c.lease.firstOwn {
+		return 0, ErrNotLeader
+	}
+	if c.transfer.active {
+		return 0, ErrTransferring
+	}
+	to, err := c.successor(to)
+	if err != nil {
+		return 0, err
+	}
+	c.transfer = transfer{active: true, to: to, deadline: now + int64(drainTimeout)}
+	c.tickTransfer()
+	c.after()
+	return to, nil
+}
+
+// Transferring reports whether a transfer is under way, and if not, how the last one failed (nil if it did not).
+func (c *Core) Transferring() (bool, error) { return c.transfer.active, c.transfer.err }
+
+// successor picks who can take over: it must vote, be heard of, have a state, and replicate without a gap; the further its log, the better.
+func (c *Core) successor(want uint64) (uint64, error) {
+	best, bestMatch := uint64(0), uint64(0)
+	c.rn.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
+		p := c.peers[id]
+		if id == c.cfg.ID || typ == raft.ProgressTypeLearner || p == nil || (want != 0 && id != want) {
+			return
+		}
+		fresh := c.now-p.seen < c.electionTimeout()
+		if fresh && p.report.flags == 0 && pr.State == tracker.StateReplicate && (best == 0 || pr.Match > bestMatch) {
+			best, bestMatch = id, pr.Match
+		}
+	})
+	switch {
+	case best != 0:
+		return best, nil
+	case want != 0:
+		return 0, fmt.Errorf("%w: %d is not in sync", ErrNoSuccessor, want)
+	}
+	return 0, ErrNoSuccessor
+}
+
+func (c *Core) electionTimeout() int64 { return int64(c.cfg.Timing.ElectionTicks) * c.tick }
+
+// tickTransfer moves a transfer on.
+func (c *Core) tickTransfer() {
+	t := &c.transfer
+	if !t.active || c.state.role != raft.StateLeader {
+		return
+	}
+	switch {
+	case !c.lease.released && c.applied == c.last:
+		// From here on nothing is served in this term, whatever becomes of the transfer.
+		c.lease.released = true
+		t.deadline = c.now + c.electionTimeout()
+		c.noteServing()
+		c.rn.TransferLeader(t.to)
+	case !c.lease.released && c.now >= t.deadline:
+		t.err = errDrain
+		t.end()
+	case c.lease.released && c.now >= t.deadline:
+		t.err = errSuccessor
+		c.stepUp()
+		// This replica is likely to be the best leader still, and the promises made to it do not bind against it.
+		c.election.campaignAt = c.now + 2*c.tick
+	}
+}
+
+// stepUp moves to the next term as a follower, so that this term has no leader any more.
+func (c *Core) stepUp() {
+	// Any message of a higher term does it; a follower ignores this one.
+	m := Message{Type: raftpb.MsgHeartbeatResp, From: c.cfg.ID, To: c.cfg.ID, Term: c.state.term + 1}
+	if err := c.rn.Step(m); err != nil {
+		panic(fmt.Sprintf("replica: cannot step down: %v", err))
+	}
+	c.after()
+}
+
+// inVoters reports whether a member has a vote.
+func (c *Core) inVoters(id uint64) bool {
+	return slices.Contains(c.voters[0], id) || slices.Contains(c.voters[1], id)
+}

@@ -1,0 +1,178 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Take returns what there is to do since the last Take.
+func (c *Core) Take() Output {
+	out := c.out
+	c.out = Output{}
+	return out
+}
+
+// collect turns what raft wants into output.
+func (c *Core) collect() {
+	for c.rn.HasReady() {
+		rd := c.rn.Ready()
+		var votes []Message
+		for _, m := range rd.Messages {
+			switch {
+			case m.To == raft.LocalAppendThread:
+				c.out.Appends = append(c.out.Appends, c.appendWork(m, votes))
+				votes = nil
+			case m.To == raft.LocalApplyThread:
+				c.install.holding = append(c.install.holding, ApplyWork{Entries: m.Entries, responses: m.Responses})
+			case m.Type == raftpb.MsgSnap:
+				c.sendSnapshot(m.To)
+			case m.Type == raftpb.MsgVote:
+				// Raft would send these while the term is still being written. They wait for it here: a candidate that crashed and came back in
+				// the term before could otherwise campaign in the same term with a shorter log, and count the old answers.
+				votes = append(votes, m)
+			default:
+				c.dress(&m)
+				c.out.Messages = append(c.out.Messages, m)
+			}
+		}
+		if len(votes) > 0 {
+			// The local append message comes last in a Ready, and a campaign changes the hard state.
+			panic(fmt.Sprintf("replica: raft asks for votes in term %d without writing the term", c.state.term))
+		}
+	}
+	if !c.install.active && !c.install.needed {
+		for _, w := range c.install.holding {
+			c.out.Applies = append(c.out.Applies, w)
+			c.install.applying++
+		}
+		c.install.holding = nil
+	}
+}
+
+func (c *Core) appendWork(m Message, votes []Message) AppendWork {
+	w := AppendWork{Entries: m.Entries, responses: append(votes, m.Responses...)}
+	if hs := (raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}); !raft.IsEmptyHardState(hs) {
+		w.HardState = hs
+	}
+	if m.Snapshot != nil {
+		meta := m.Snapshot.Metadata
+		w.Snapshot = &SnapshotMeta{Index: meta.Index, Term: meta.Term, Conf: c.conf, ConfIndex: c.confIndex}
+		c.last = meta.Index
+	}
+	if n := len(m.Entries); n > 0 {
+		c.last = m.Entries[n-1].Index
+	}
+	// Responses alone need no sync: what they vouch for is in this work or in one before it.
+	w.Sync = c.hardStateMatters(w.HardState) || len(m.Entries) > 0 || m.Snapshot != nil
+	return w
+}
+
+// hardStateMatters reports whether hs changes more than the commit index.
+func (c *Core) hardStateMatters(hs raftpb.HardState) bool {
+	if raft.IsEmptyHardState(hs) || (hs.Term == c.log.hs.Term && hs.Vote == c.log.hs.Vote) {
+		return false
+	}
+	c.log.hs = hs
+	return true
+}
+
+// AppendDone tells that w is done. Works must be done, and told, in order.
+func (c *Core) AppendDone(now int64, w *AppendWork) {
+	c.now = now
+	if c.rn == nil {
+		c.blankDone(w)
+		return
+	}
+	if w.Snapshot != nil {
+		c.noteStable(w.Snapshot.Term)
+	}
+	if n := len(w.Entries); n > 0 {
+		c.noteStable(w.Entries[n-1].Term)
+	}
+	for _, m := range w.responses {
+		if m.To != c.cfg.ID {
+			c.dress(&m)
+			c.out.Messages = append(c.out.Messages, m)
+			continue
+		}
+		if err := c.rn.Step(m); err != nil {
+			panic(fmt.Sprintf("replica: raft refuses its own %v: %v", m.Type, err))
+		}
+	}
+	c.after()
+}
+
+// ApplyDone tells that w is done. Works must be done, and told, in order.
+func (c *Core) ApplyDone(now int64, w *ApplyWork) {
+	c.now = now
+	c.install.applying--
+	for i := range w.Entries {
+		e := &w.Entries[i]
+		if e.Type != raftpb.EntryNormal {
+			c.applyConf(e)
+		} else if e.Term == c.state.term && c.state.role == raft.StateLeader {
+			c.proposedBytes -= min(c.proposedBytes, uint64(len(e.Data)))
+		}
+		c.applied = max(c.applied, e.Index)
+	}
+	for _, m := range w.responses {
+		if err := c.rn.Step(m); err != nil {
+			panic(fmt.Sprintf("replica: raft refuses its own %v: %v", m.Type, err))
+		}
+	}
+	c.tickTransfer()
+	c.after()
+}
+
+// applyConf makes a committed change of membership effective, unless conf has it already.
+func (c *Core) applyConf(e *raftpb.Entry) {
+	if e.Index <= c.confIndex {
+		return
+	}
+	cc, err := decodeConfChange(e)
+	if err != nil {
+		panic(fmt.Sprintf("replica: entry %d: %v", e.Index, err))
+	}
+	c.conf, c.confIndex = *c.rn.ApplyConfChange(cc), e.Index
+	c.setMembers()
+	for id := range c.peers {
+		if !c.known(id) {
+			delete(c.peers, id)
+		}
+	}
+}
+
+func decodeConfChange(e *raftpb.Entry) (raftpb.ConfChangeV2, error) {
+	if e.Type == raftpb.EntryConfChange {
+		var cc raftpb.ConfChange
+		if err := cc.Unmarshal(e.Data); err != nil {
+			return raftpb.ConfChangeV2{}, fmt.Errorf("decode a change of membership: %w", err)
+		}
+		return cc.AsV2(), nil
+	}
+	var cc raftpb.ConfChangeV2
+	if err := cc.Unmarshal(e.Data); err != nil {
+		return raftpb.ConfChangeV2{}, fmt.Errorf("decode a change of membership: %w", err)
+	}
+	return cc, nil
+}
+
+// Conf returns the membership and the index of the last change in it.
+func (c *Core) Conf() (raftpb.ConfState, uint64) { return c.conf, c.confIndex }
+
+// members of a Meta, for the driver.
+func (c *Core) meta() Meta {
+	return Meta{Recover: c.recover, Conf: confFromRaft(c.conf), ConfIndex: c.confIndex}
+}
+
+func sortedKeys[V any](m map[uint64]V) []uint64 {
+	keys := make([]uint64, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,350 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"holdfast/internal/replica/transport"
+)
+
+// Errors of a Replica.
+var (
+	// ErrStopped is returned after Close, or after the replica failed.
+	ErrStopped = errors.New("replica: stopped")
+	// ErrTooLarge is returned for an entry of more than Config.MaxEntryBytes.
+	ErrTooLarge = errors.New("replica: entry is too large")
+)
+
+// StateMachine is what entries are applied to; see package volume. Apply, AdvanceTo and Redo are called from one goroutine; Checkpoint and Snapshot may
+// run at the same time. Install is called while nothing else is but Applied.
+type StateMachine interface {
+	// Applied returns the index of the last entry applied; 0 if there was none or the state is invalid, after an Install that did not finish.
+	Applied() uint64
+	// ReplayFrom returns the first index whose effects may be missing after a crash; the log holds it until a Checkpoint allows it to go.
+	ReplayFrom() uint64
+	// Redo repeats what may be missing of an entry up to Applied.
+	Redo(index uint64, entry []byte) error
+	// Apply executes the entry at Applied()+1. An error means that this replica cannot go on.
+	Apply(index uint64, entry []byte) (reply []byte, err error)
+	// AdvanceTo notes that the entries up to index are none of the state machine's business.
+	AdvanceTo(index uint64) error
+	// Checkpoint makes durable what was applied, and returns the index up to which (inclusive) the log may be dropped.
+	Checkpoint(ctx context.Context) (index uint64, err error)
+	// Snapshot captures the state for a replica whose own applied index is since.
+	Snapshot(since uint64) (Snapshot, error)
+	// Install durably replaces the state by the one that r holds.
+	Install(r io.Reader) error
+}
+
+// Snapshot is a captured state.
+type Snapshot interface {
+	// Index is the applied index that the snapshot stands for.
+	Index() uint64
+	WriteTo(w io.Writer) (int64, error)
+	Close() error
+}
+
+// Clock is a monotonic clock that counts while the machine is suspended (CLOCK_BOOTTIME).
+type Clock interface{ MonotonicNS() int64 }
+
+// Transport carries a group's messages: *transport.Group.
+type Transport interface {
+	// Send queues messages and never blocks. What cannot be delivered is lost, and the handler's Unreachable is called.
+	Send(msgs []Message)
+	// OpenSnapshot connects to a member for sending a snapshot.
+	OpenSnapshot(ctx context.Context, to uint64) (transport.Stream, error)
+}
+
+// Config is what a Replica needs. ID, Peers, Log, Meta, StateMachine, Transport, Clock and Fatal must be set.
+type Config struct {
+	// ID is this member's number; Peers are the numbers of all, this one included, the same on every member.
+	ID    uint64
+	Peers []uint64
+	// Timing of all members must be equal. Zero values: DefaultTiming.
+	Timing       Timing
+	Log          Log
+	Meta         MetaStore
+	StateMachine StateMachine
+	Transport    Transport
+	Clock        Clock
+	// Applied is called in log order, on every member, for each normal entry that was applied, with its reply. The member that proposed it finds out by the entry
+	// who waits. It must not block.
+	Applied func(index uint64, entry, reply []byte)
+	// Event is called for each event, in order, from a goroutine of its own. When LeaderLost is called, no proposal of its term is waiting
+	// any more, and those that were accepted may or may not be applied some time.
+	Event func(Event)
+	// Fatal is called once if the replica cannot go on: storage failed, or an invariant broke. The process should exit. It must not call Close.
+	Fatal func(error)
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+
+	// CheckpointBytes and CheckpointInterval say how often the state machine is told to checkpoint: after so many bytes logged, or so much
+	// time if anything was.
+	CheckpointBytes    int64
+	CheckpointInterval time.Duration
+	// RetainBytes of the log are kept behind a checkpoint for members that lag a little; RetainMaxBytes for members that lag and are known to.
+	RetainBytes, RetainMaxBytes int64
+	// QueueBytes bounds what Propose takes before raft does; beyond that Propose waits.
+	QueueBytes int64
+	// MaxEntryBytes bounds one entry. It must fit the log's segments.
+	MaxEntryBytes int
+	// MessageBytes, InflightBytes and ApplyBytes are CoreConfig's.
+	MessageBytes, InflightBytes, ApplyBytes uint64
+}
+
+// Defaults of Config.
+const (
+	DefaultCheckpointBytes    = 256 << 20
+	DefaultCheckpointInterval = time.Minute
+	DefaultRetainBytes        = 64 << 20
+	DefaultRetainMaxBytes     = 1 << 30
+	DefaultQueueBytes         = 64 << 20
+	DefaultMaxEntryBytes      = 8 << 20
+)
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func (c Config) withDefaults() (Config, error) {
+	c.Timing = c.Timing.withDefaults()
+	if c.Log == nil || c.Meta == nil || c.StateMachine == nil || c.Transport == nil || c.Clock == nil || c.Fatal == nil {
+		return c, errors.New("replica: configuration is incomplete")
+	}
+	if c.Applied == nil {
+		c.Applied = func(uint64, []byte, []byte) {}
+	}
+	if c.Event == nil {
+		c.Event = func(Event) {}
+	}
+	orDefault(&c.Logger, slog.Default())
+	orDefault(&c.CheckpointBytes, DefaultCheckpointBytes)
+	orDefault(&c.CheckpointInterval, DefaultCheckpointInterval)
+	orDefault(&c.RetainBytes, DefaultRetainBytes)
+	orDefault(&c.RetainMaxBytes, DefaultRetainMaxBytes)
+	orDefault(&c.QueueBytes, DefaultQueueBytes)
+	orDefault(&c.MaxEntryBytes, DefaultMaxEntryBytes)
+	return c, c.Timing.validate()
+}
+
+// Replica is one member of a raft group at work.
+//
+// Goroutines: run (the only one that touches core), tick, appendWorker, applyWorker, checkpointWorker, eventWorker, and one for each snapshot that is sent
+// or received. All end when ctx does; Close waits for them.
+type Replica struct {
+	cfg    Config
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	failed atomic.Pointer[error]
+
+	inbox     inbox
+	proposals proposals
+	appends   queue[AppendWork]
+	applies   queue[ApplyWork]
+	events    queue[Event]
+	meta      metaKeeper
+	sizes     logSizes
+
+	// servingUntil is Core.ServingUntil as of the last turn of the loop; it is stored before that turn's messages leave.
+	servingUntil atomic.Int64
+	missedTicks  atomic.Uint64
+	// checkpointNow is signalled when enough was logged for a checkpoint.
+	checkpointNow  chan struct{}
+	uncheckpointed atomic.Int64
+	// installedBytes counts what was received of the current snapshot.
+	installedBytes atomic.Int64
+
+	// What follows belongs to run.
+	core      *Core
+	pending   [][]byte // proposals that raft has no room for yet
+	waiters   []func() bool
+	sentBytes map[uint64]*atomic.Int64 // of snapshots being sent
+}
+
+// New reads the log and the state machine and returns a replica that Start sets to work. It repeats with Redo what a crash may have undone, so it takes
+// time after one.
+func New(cfg Config) (*Replica, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	start, err := load(cfg)
+	if err != nil {
+		return nil, err
+	}
+	start.Seed = rand.Uint64()
+	core, err := NewCore(cfg.Clock.MonotonicNS(), start)
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{cfg: cfg, core: core, checkpointNow: make(chan struct{}, 1), sentBytes: make(map[uint64]*atomic.Int64)}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.inbox.wake = make(chan struct{}, 1)
+	r.proposals = proposals{limit: cfg.QueueBytes, wake: r.inbox.signal, space: make(chan struct{})}
+	for _, q := range []interface{ init() }{&r.appends, &r.applies, &r.events} {
+		q.init()
+	}
+	r.meta = metaKeeper{store: cfg.Meta}
+	if start.Meta != nil {
+		r.meta.current = *start.Meta
+	}
+	r.sizes.start(cfg.Log.LastIndex())
+	return r, nil
+}
+
+// Start sets the replica to work. The transport may deliver from before on.
+func (r *Replica) Start() {
+	for _, f := range []func(){r.tick, r.run, r.appendWorker, r.applyWorker, r.checkpointWorker, r.eventWorker} {
+		r.goRun(f)
+	}
+}
+
+// goRun runs f in a goroutine that Close waits for. A panic in it is the end of the replica.
+func (r *Replica) goRun(f func()) {
+	r.wg.Add(1)
+	go func() {
+		defer r.wg.Done()
+		defer r.catch()
+		f()
+	}()
+}
+
+// Close stops the replica and waits until its goroutines are gone. Log and state machine are the caller's to close then. A leader that should hand
+// over first is told so by Transfer.
+func (r *Replica) Close() error {
+	r.cancel()
+	r.servingUntil.Store(0)
+	r.proposals.close(ErrStopped)
+	r.wg.Wait()
+	return r.err()
+}
+
+// fail ends the replica for good.
+func (r *Replica) fail(err error) {
+	if r.ctx.Err() != nil && r.failed.Load() == nil && errors.Is(err, context.Canceled) {
+		return // Close interrupted the work
+	}
+	if !r.failed.CompareAndSwap(nil, &err) {
+		return
+	}
+	r.servingUntil.Store(0)
+	r.cancel()
+	r.proposals.close(ErrStopped)
+	r.cfg.Fatal(err)
+}
+
+func (r *Replica) err() error {
+	if p := r.failed.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Serving reports whether this replica may answer from its own state: it leads, holds the lease, and has applied everything that any leader before
+// it acknowledged. Ask before the work and again before its result leaves. It is cheap.
+func (r *Replica) Serving() bool {
+	until := r.servingUntil.Load()
+	return until != 0 && r.cfg.Clock.MonotonicNS() < until
+}
+
+// Propose hands data to the log and returns when it was accepted, not when it was applied: Config.Applied tells that. It waits while too much is
+// under way. The slice belongs to the log from then on. After an error nothing was proposed. After nil, either Applied is called for it here, or LeaderLost
+// comes and nothing is known.
+func (r *Replica) Propose(ctx context.Context, data []byte) error {
+	if len(data) > r.cfg.MaxEntryBytes {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(data))
+	}
+	return r.proposals.add(ctx, data)
+}
+
+// Transfer hands leadership to a member, or to the best if to is 0, and returns when that member is known to lead. What was proposed before is applied
+// before. When it fails after the lease was given up, some other member, or this one again, leads soon.
+func (r *Replica) Transfer(ctx context.Context, to uint64) error {
+	result := make(chan error, 1)
+	err := r.do(func(now int64) {
+		if _, err := r.core.TransferLeader(now, to); err != nil {
+			result <- err
+			return
+		}
+		r.waiters = append(r.waiters, func() bool { return r.transferDone(result) })
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("hand over: %w", ctx.Err())
+	case <-r.ctx.Done():
+		return ErrStopped
+	}
+}
+
+// transferDone sends the result of a transfer once it is known.
+func (r *Replica) transferDone(result chan<- error) bool {
+	active, err := r.core.Transferring()
+	st := r.core.state
+	switch {
+	case active:
+		return false
+	case err != nil:
+		result <- err
+	case st.lead == 0:
+		return false
+	case st.lead == r.cfg.ID:
+		result <- errSuccessor
+	default:
+		result <- nil
+	}
+	return true
+}
+
+// SetReport sets what the leader gets to know of this member (Status.Peers), such as its free space; at most MaxReportBytes.
+func (r *Replica) SetReport(report []byte) {
+	_ = r.do(func(int64) { r.core.SetReport(report) })
+}
+
+// Status describes the replica.
+func (r *Replica) Status() Status {
+	var s Status
+	if err := r.do(func(now int64) { s = r.status(now) }); err != nil {
+		return Status{ID: r.cfg.ID, MissedTicks: r.missedTicks.Load()}
+	}
+	return s
+}
+
+func (r *Replica) status(now int64) Status {
+	s := r.core.Status(now)
+	s.MissedTicks = r.missedTicks.Load()
+	s.InstalledBytes = r.installedBytes.Load()
+	for i := range s.Peers {
+		if n := r.sentBytes[s.Peers[i].ID]; n != nil {
+			s.Peers[i].SnapshotBytes = n.Load()
+		}
+	}
+	return s
+}
+
+// do runs f in the run loop and waits for it.
+func (r *Replica) do(f func(now int64)) error {
+	done := make(chan struct{})
+	r.inbox.call(func(now int64) { f(now); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-r.ctx.Done():
+		return ErrStopped
+	}
+}

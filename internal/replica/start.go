@@ -1,0 +1,156 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/confchange"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+)
+
+var (
+	errNoMeta = errors.New("replica: there is a log or a state but no metadata: files are missing from the data folder")
+	errNoLog  = errors.New("replica: the log ends before the state machine does: files are missing from the data folder")
+	errReplay = errors.New("replica: the log does not hold what the state machine must repeat")
+)
+
+// load prepares what a Core starts from, and brings the state machine to what it was.
+func load(cfg Config) (CoreConfig, error) {
+	sm, log := cfg.StateMachine, cfg.Log
+	start := CoreConfig{
+		ID: cfg.ID, Peers: cfg.Peers, Timing: cfg.Timing, Log: log, HardState: log.HardState(), Applied: sm.Applied(),
+		MessageBytes: cfg.MessageBytes, InflightBytes: cfg.InflightBytes, ApplyBytes: cfg.ApplyBytes, Logger: cfg.Logger,
+	}
+	meta, err := cfg.Meta.Load()
+	if err != nil {
+		return start, err
+	}
+	if meta == nil {
+		if log.LastIndex() != 0 || !raft.IsEmptyHardState(start.HardState) || start.Applied != 0 {
+			return start, errNoMeta
+		}
+		return start, nil
+	}
+	start.Meta = meta
+	if err := finishInstall(cfg, meta); err != nil {
+		return start, err
+	}
+	if start.Applied > log.LastIndex() {
+		return start, fmt.Errorf("%w: %d < %d", errNoLog, log.LastIndex(), start.Applied)
+	}
+	// The log's commit index is not always synced; what is applied is committed.
+	start.HardState = log.HardState()
+	start.HardState.Commit = max(start.HardState.Commit, start.Applied)
+	if err := catchUpConf(log, meta, start.Applied); err != nil {
+		return start, err
+	}
+	return start, redo(cfg)
+}
+
+// finishInstall does what is left to do if the process died after the installation of a snapshot, before the log and the meta knew of it.
+func finishInstall(cfg Config, meta *Meta) error {
+	in := meta.Installing
+	applied := cfg.StateMachine.Applied()
+	if in == nil || applied == 0 || applied != in.Index {
+		return nil
+	}
+	if term, err := cfg.Log.Term(in.Index); err != nil || term != in.Term {
+		if err := cfg.Log.Reset(in.Index, in.Term); err != nil {
+			return fmt.Errorf("reset the log to an installed snapshot: %w", err)
+		}
+	}
+	if in.ConfIndex > meta.ConfIndex {
+		meta.Conf, meta.ConfIndex = in.Conf, in.ConfIndex
+	}
+	meta.Installing = nil
+	return cfg.Meta.Save(meta)
+}
+
+// pageBytes bounds what is read of the log at a time.
+const pageBytes = 4 << 20
+
+// scan calls fn with the entries in [lo, hi].
+func scan(log LogReader, lo, hi uint64, fn func(e *raftpb.Entry) error) error {
+	for lo <= hi {
+		entries, err := log.Entries(lo, hi+1, pageBytes)
+		if err != nil {
+			return fmt.Errorf("read entries from %d: %w", lo, err)
+		}
+		for i := range entries {
+			if err := fn(&entries[i]); err != nil {
+				return err
+			}
+		}
+		lo += uint64(len(entries))
+	}
+	return nil
+}
+
+// catchUpConf brings meta's membership up to applied, with the changes that are in the log.
+func catchUpConf(log LogReader, meta *Meta, applied uint64) error {
+	if applied <= meta.ConfIndex {
+		return nil
+	}
+	lo := max(meta.ConfIndex+1, log.FirstIndex()) // entries go from the log only after their changes are in the meta
+	return scan(log, lo, applied, func(e *raftpb.Entry) error {
+		if e.Type == raftpb.EntryNormal {
+			return nil
+		}
+		cc, err := decodeConfChange(e)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+		cs, err := changeConf(meta.Conf.raft(), cc, e.Index)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+		meta.Conf, meta.ConfIndex = confFromRaft(cs), e.Index
+		return nil
+	})
+}
+
+// changeConf applies a change to a membership as raft does.
+func changeConf(cs raftpb.ConfState, cc raftpb.ConfChangeV2, index uint64) (raftpb.ConfState, error) {
+	trk := tracker.MakeProgressTracker(1, 0)
+	cfg, prs, err := confchange.Restore(confchange.Changer{Tracker: trk, LastIndex: index}, cs)
+	if err != nil {
+		return cs, fmt.Errorf("restore the membership: %w", err)
+	}
+	trk.Config, trk.Progress = cfg, prs
+	changer := confchange.Changer{Tracker: trk, LastIndex: index}
+	if cc.LeaveJoint() {
+		cfg, prs, err = changer.LeaveJoint()
+	} else if autoLeave, ok := cc.EnterJoint(); ok {
+		cfg, prs, err = changer.EnterJoint(autoLeave, cc.Changes...)
+	} else {
+		cfg, prs, err = changer.Simple(cc.Changes...)
+	}
+	if err != nil {
+		return cs, fmt.Errorf("change the membership: %w", err)
+	}
+	trk.Config, trk.Progress = cfg, prs
+	return trk.ConfState(), nil
+}
+
+// redo repeats what a crash may have undone of what is applied.
+func redo(cfg Config) error {
+	sm, log := cfg.StateMachine, cfg.Log
+	lo, hi := sm.ReplayFrom(), sm.Applied()
+	if hi == 0 || lo > hi {
+		return nil
+	}
+	if lo < log.FirstIndex() {
+		return fmt.Errorf("%w: it begins at %d, needed from %d", errReplay, log.FirstIndex(), lo)
+	}
+	return scan(log, lo, hi, func(e *raftpb.Entry) error {
+		if e.Type != raftpb.EntryNormal || len(e.Data) == 0 {
+			return nil
+		}
+		if err := sm.Redo(e.Index, e.Data); err != nil {
+			return fmt.Errorf("redo entry %d: %w", e.Index, err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,166 @@
+package transport
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// acceptLoop takes connections from peers.
+func (t *Transport) acceptLoop() {
+	for {
+		conn, err := t.ln.Accept()
+		if err != nil {
+			if t.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			t.cfg.Logger.Warn("cannot accept a connection", "err", err)
+			select {
+			case <-time.After(100 * time.Millisecond): // out of descriptors, most likely
+			case <-t.ctx.Done():
+			}
+			continue
+		}
+		if !t.track(conn) {
+			_ = conn.Close()
+			return
+		}
+		t.goRun(func() {
+			defer t.untrack(conn)
+			t.serve(conn)
+		})
+	}
+}
+
+func (t *Transport) track(conn net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.conns[conn] = struct{}{}
+	return true
+}
+
+func (t *Transport) untrack(conn net.Conn) {
+	_ = conn.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, conn)
+}
+
+// serve does everything for one accepted connection.
+func (t *Transport) serve(conn net.Conn) {
+	h, c, err := t.welcome(conn)
+	if err != nil {
+		if !errors.Is(err, io.EOF) && t.ctx.Err() == nil {
+			t.cfg.Logger.Warn("a connection was turned away", "from", conn.RemoteAddr().String(), "node", h.from, "err", err)
+		}
+		return
+	}
+	p := t.peers[h.from]
+	p.inbound.Add(1)
+	defer p.inbound.Add(-1)
+	r := bufio.NewReaderSize(c, 64<<10)
+	if h.kind == kindSnapshot {
+		err = t.serveSnapshot(c, r, h.from)
+	} else {
+		err = t.serveMessages(r, h.from)
+	}
+	if err != nil && !errors.Is(err, io.EOF) && t.ctx.Err() == nil {
+		t.cfg.Logger.Info("a connection from a peer ends", "peer", h.from, "kind", h.kind.String(), "err", err)
+	}
+}
+
+// welcome finds out who is on the other side. It returns the connection to use, which may be a TLS one.
+func (t *Transport) welcome(conn net.Conn) (hello, net.Conn, error) {
+	select {
+	case t.greeting <- struct{}{}:
+		defer func() { <-t.greeting }()
+	default:
+		return hello{}, nil, errors.New("transport: too many connections at once that have not said who they are")
+	}
+	t.tune(conn)
+	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return hello{}, nil, err
+	}
+	c := conn
+	if t.cfg.TLS != nil {
+		c = tls.Server(conn, t.cfg.TLS)
+	}
+	h, err := welcome(c, t.cfg.Secret, func(h *hello) refusal {
+		switch {
+		case h.cluster != t.cfg.Cluster:
+			return refusedCluster
+		case h.to != t.cfg.ID || t.peers[h.from] == nil:
+			return refusedIdentity
+		}
+		return accepted
+	})
+	if err != nil {
+		return h, nil, err
+	}
+	return h, c, conn.SetDeadline(time.Time{})
+}
+
+// maxBatch bounds how many messages are delivered at once.
+const maxBatch = 64
+
+// serveMessages delivers what a peer sends, until it stops.
+func (t *Transport) serveMessages(r *bufio.Reader, from uint64) error {
+	var g *Group
+	var batch []raftpb.Message
+	deliver := func() {
+		if g != nil && len(batch) > 0 {
+			g.handler.Receive(batch)
+		}
+		batch = nil
+	}
+	defer deliver()
+	for {
+		b, err := readFrame(r, MaxFrameBytes)
+		if err != nil {
+			return err
+		}
+		id, m, err := DecodeMessage(b)
+		if err != nil {
+			return err
+		}
+		if m.From != from || m.To != t.cfg.ID {
+			return fmt.Errorf("%w: a message from %d to %d came from %d", ErrBadFrame, m.From, m.To, from)
+		}
+		if g == nil || g.id != id || len(batch) == maxBatch {
+			deliver()
+			g = t.group(id)
+		}
+		batch = append(batch, m)
+		if r.Buffered() < frameHeaderBytes+messageBytes {
+			deliver()
+			g = nil // it may leave
+		}
+	}
+}
+
+// serveSnapshot hands a stream to the group that it is for.
+func (t *Transport) serveSnapshot(conn net.Conn, r *bufio.Reader, from uint64) error {
+	s := newStream(conn, r)
+	b, err := s.Receive()
+	if err != nil {
+		return err
+	}
+	id, _, err := DecodeMessage(b)
+	if err != nil {
+		return err
+	}
+	g := t.group(id)
+	if g == nil {
+		return fmt.Errorf("transport: a snapshot for group %d, which is not here", id)
+	}
+	return g.handler.ReceiveSnapshot(t.ctx, from, s)
+}
