@@ -156,11 +156,11 @@ func (c *call) mknod() bool {
 	var bad status
 	arg := c.dirOp()
 	typ := c.d.Uint32()
-	switch volume.FileType(typ) {
-	case volume.TypeChar, volume.TypeBlock:
+	switch typ {
+	case uint32(volume.TypeChar), uint32(volume.TypeBlock):
 		bad = c.sattr(&attr.SetAttr)
 		attr.Rdev = c.d.Uint64() // specdata3: major, minor
-	case volume.TypeSocket, volume.TypeFIFO:
+	case uint32(volume.TypeSocket), uint32(volume.TypeFIFO):
 		bad = c.sattr(&attr.SetAttr)
 	default:
 		bad = stBadType // the protocol's union has nothing to read for the other types
