@@ -50,8 +50,8 @@
 // is damaged now. A segment is entirely durable before the next one gets its first frame, and that frame's prevEnd tells how long it was, so a bad frame in an
 // older segment is always damage. Damage is reported (CorruptError) and never repaired here: the copies are at the peers.
 //
-// There is one thing that recovery cannot tell: a last frame that had been durable, and was damaged in the same crash that hides that it was, looks
-// like a torn one. Close writes a last frame, so a log that was closed has no such blind spot. Raft survives it no better than a disk that lies about fdatasync.
+// There is one thing that recovery cannot tell: what only the very last sync made durable, and was damaged in the same crash that hides that it was
+// durable, looks torn. Close writes a last frame, so a log that was closed has no such blind spot.
 //
 // A cut never makes room: frames torn in one crash may have whole ones behind them, which a new frame of the right length would bring back. If
 // recovery finds such, writing goes on in a new segment.
