@@ -50,8 +50,9 @@ type frontClient struct {
 type frontSlot struct {
 	last uint32
 	seen slotSeen
-	// tentative says that last was adopted, not counted: it may have been a copy that lay in a socket since an earlier leadership.
-	tentative bool
+	// adopted says that the first number was taken as it came. It may have been a copy that lay in a socket since an earlier leadership, and
+	// so may the next, so jumps ahead stay allowed; going back is what must not be, and is not.
+	adopted bool
 }
 
 type slotSeen uint8
@@ -95,8 +96,8 @@ func NewFront[C comparable](cfg FrontConfig, next uint64, now int64) *Front[C] {
 //     kind it is a different request under a used number, which the client learns by NFS4ERR_SEQ_FALSE_RETRY: the Linux client
 //     probes slots of interrupted calls so, with a lone SEQUENCE, and steps on.
 //   - On a slot that this leader has not seen, after a change of leaders, any number may be right, as its predecessor's reads left no trace: it
-//     is accepted and adopted, unless it is late (see BeginMutating). Until two numbers in a row were seen, a jump ahead is accepted too, as
-//     the one adopted may have been an old copy. A read with the recorded number is not called a false retry:
+//     is accepted and adopted, unless it is late (see BeginMutating). Jumps ahead are accepted from then on, as the number adopted may have
+//     been an old copy's. A read with the recorded number is not called a false retry:
 //     it is a probe, or the number went around; to run it harms nobody, and to reject it might.
 func (f *Front[C]) Admit(rec Recorder, a SequenceArgs, now int64, mutating bool) Status {
 	f.mu.Lock()
@@ -174,12 +175,11 @@ func (sl *frontSlot) adopt(a SequenceArgs, info SlotInfo, mutating bool) Status 
 		return ErrSeqMisordered
 	}
 	sl.see(a.Seq, mutating)
-	sl.tentative = true
+	sl.adopted = true
 	return OK
 }
 
 func (sl *frontSlot) see(seq uint32, mutating bool) {
-	sl.tentative = sl.tentative && seq != sl.last+1
 	sl.last, sl.seen = seq, seenRead
 	if mutating {
 		sl.seen = seenMutating
@@ -196,7 +196,7 @@ func (s *frontSession[C]) judge(a SequenceArgs, mutating bool) (st Status, doubt
 	}
 	sl := &s.slots[a.Slot]
 	switch {
-	case a.Seq == sl.last+1, sl.tentative && int32(a.Seq-sl.last) > 0:
+	case a.Seq == sl.last+1, sl.adopted && int32(a.Seq-sl.last) > 0:
 		sl.see(a.Seq, mutating)
 		return OK, false
 	case a.Seq != sl.last || sl.seen == seenBirth:
