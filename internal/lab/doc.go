@@ -56,7 +56,6 @@ type Lab struct {
 	mu      sync.Mutex
 	closers []func() error
 	guests  int
-	nodes   int
 }
 
 // New makes an empty lab, after removing what crashed runs before it have left.

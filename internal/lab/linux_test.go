@@ -79,3 +79,18 @@ func TestWorkloads(t *testing.T) {
 		t.Run("v"+version, func(t *testing.T) { exerciseClient(t, g, s, version, ganeshaFails[version]) })
 	}
 }
+
+// TestLinuxClient exercises three nodes with real clients of every version.
+func TestLinuxClient(t *testing.T) {
+	l := newLab(t)
+	c := startCluster(t, l)
+	guests := bootGuests(t, l, 2)
+	for _, version := range versions {
+		t.Run("v"+version, func(t *testing.T) {
+			exerciseClient(t, guests[0], c, version, nil)
+			if version != "3" { // mounted without locks between clients
+				playLocks(t, guests, c, version)
+			}
+		})
+	}
+}
