@@ -379,3 +379,18 @@ func (c *client) create(name, content string) []byte {
 	c.ok(putfh(fh), closeOp(sid))
 	return fh
 }
+
+func entriesOf(r nfsv4.NfsResop4) []nfsv4.Entry4 {
+	var out []nfsv4.Entry4
+	for e := r.(*nfsv4.NfsResop4_OP_READDIR).Opreaddir.(*nfsv4.Readdir4res_NFS4_OK).Resok4.Reply.Entries; e != nil; e = e.Nextentry {
+		out = append(out, *e)
+	}
+	return out
+}
+
+// commandEntry is an EntryCommand for this program.
+func commandEntry(command []byte) *volume.Entry {
+	payload := binary.BigEndian.AppendUint32(nil, rpc.ProgNFS)
+	payload = binary.BigEndian.AppendUint32(payload, 4)
+	return &volume.Entry{Kind: volume.EntryCommand, Payload: append(payload, command...)}
+}

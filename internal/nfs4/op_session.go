@@ -6,11 +6,9 @@ import (
 
 	"holdfast/internal/nfs4/state"
 	"holdfast/internal/rpc"
+	"holdfast/internal/volume"
 	"holdfast/internal/xdr"
 )
-
-// sequenceArgBytes is the length of an encoded SEQUENCE with its operation number.
-const sequenceArgBytes = 4 + 16 + 4 + 4 + 4 + 4
 
 // opSequence is SEQUENCE (RFC 8881 section 18.46). In apply it asks the tables whether the compound is a retry. On a read-only Tx the slot is not touched: the
 // leader's front has judged the number, and running a read twice harms nobody.
@@ -57,11 +55,16 @@ func opSequence(c *compound) status {
 	return statusOK
 }
 
-// fingerprintBytes reaches over PUTFH, its handle and the number of the operation after it.
-const fingerprintBytes = 4 + 4 + 28 + 4
+const (
+	// fingerprintBytes is how much of the operations after SEQUENCE the fingerprint covers: all of an ordinary request.
+	fingerprintBytes = 512
+	// writeOpAt is where an ordinary WRITE's number stands after SEQUENCE: behind PUTFH and its handle; writeDataAt is where its data begins.
+	writeOpAt   = 4 + 4 + volume.HandleBytes
+	writeDataAt = writeOpAt + 4 + 16 + 8 + 4 + 4
+)
 
 // fingerprint is a digest of what all transmissions of one request have in common, to tell a retry from another request that uses its number by mistake (RFC
-// 8881 section 2.10.6.1.3.1). SEQUENCE is left out, as sa_highest_slotid may change, and so is most of the payload: a client may send pages again that
+// 8881 section 2.10.6.1.3.1). SEQUENCE is left out, as sa_highest_slotid may change, and so is the data of a WRITE: a client may send pages again that
 // an application has changed meanwhile. It is never 0, which matches anything.
 func (c *compound) fingerprint() uint32 {
 	rest := c.d.Rest()
@@ -69,8 +72,11 @@ func (c *compound) fingerprint() uint32 {
 	binary.BigEndian.PutUint32(fixed[0:], c.ops)
 	binary.BigEndian.PutUint32(fixed[4:], uint32(len(rest)))
 	binary.BigEndian.PutUint32(fixed[8:], c.req.Call.Auth.UID)
-	sum := crc32.Update(0, fingerprintTable, fixed[:])
-	sum = crc32.Update(sum, fingerprintTable, rest[:min(len(rest), fingerprintBytes)])
+	n := min(len(rest), fingerprintBytes)
+	if n >= writeDataAt && binary.BigEndian.Uint32(rest[writeOpAt:]) == opnumWrite {
+		n = writeDataAt
+	}
+	sum := crc32.Update(crc32.Checksum(fixed[:], fingerprintTable), fingerprintTable, rest[:n])
 	return max(sum, 1)
 }
 

@@ -17,6 +17,7 @@ const (
 	opnumRestoreFH      = 31
 	opnumSaveFH         = 32
 	opnumSetattr        = 34
+	opnumWrite          = 38
 	opnumBindConn       = 41
 	opnumExchangeID     = 42
 	opnumCreateSession  = 43

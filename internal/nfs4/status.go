@@ -9,6 +9,8 @@ type status = volume.Errno
 const (
 	statusOK                    = volume.OK
 	errInval                    = volume.ErrInval
+	errNotSupp                  = volume.ErrNotSupp
+	errStale                    = volume.ErrStale
 	errDelay                    = volume.ErrDelay
 	errTooSmall          status = 10005
 	errSame              status = 10009
