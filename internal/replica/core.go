@@ -331,7 +331,9 @@ func (c *Core) admit(m *Message) bool {
 	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		return true
 	case raftpb.MsgHeartbeat:
-		return m.Commit <= c.last // more would mean that this log lost entries; see DESIGN.md, "A blank replica"
+		// A leader of this term that believes in more than there is knew this replica before it lost its disk. One of an earlier term has to hear
+		// of this term, which makes it step down and forget what it knew (DESIGN.md, "A blank replica").
+		return m.Commit <= c.last || m.Term < c.state.term
 	case raftpb.MsgHeartbeatResp:
 		c.takeEcho(m)
 		m.Context = nil

@@ -81,7 +81,7 @@ func (c *Core) PeerGone(now int64, id uint64) {
 // admitVote decides whether a request for a vote may be heard now. A promise to another than the candidate defers it; a candidate that the leader
 // itself has chosen is heard at once, because that leader has given up its lease (DESIGN.md, "Handing over").
 func (c *Core) admitVote(m *Message) bool {
-	if c.recover != 0 {
+	if c.recover != 0 && !c.onlyOther(m.From) {
 		return false // a vote or an acknowledgement that this replica forgot may count already
 	}
 	if string(m.Context) == campaignTransfer && m.Type == raftpb.MsgVote {
@@ -94,6 +94,12 @@ func (c *Core) admitVote(m *Message) bool {
 	}
 	c.forgetLeader(m)
 	return true
+}
+
+// onlyOther reports whether the group is this replica and id. Then id has all that is committed, because that took both, and may lead
+// with the vote of a replica that forgot everything.
+func (c *Core) onlyOther(id uint64) bool {
+	return len(c.voters[0]) == 2 && len(c.voters[1]) == 0 && c.inVoters(id) && c.inVoters(c.cfg.ID)
 }
 
 // forgetLeader lets raft hear a vote request although it still believes in a leader: raft's own idea of a lease counts ticks, and the promise
