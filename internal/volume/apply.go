@@ -78,6 +78,8 @@ func (tx *Tx) run(e *Entry) ([]byte, error) {
 		return nil, tx.client(e)
 	case EntryVersion:
 		return nil, tx.raiseVersion(e.Payload)
+	case EntryMark:
+		return nil, nil
 	case EntrySpace:
 		return nil, tx.setSpace(e.Payload)
 	}

@@ -20,6 +20,7 @@ const (
 	EntryClient  EntryKind = 4 // a client's connection opened (Client, payload 1) or closed (payload 0), for tickle ACKs
 	EntryVersion EntryKind = 5 // raises the cluster version: payload u32
 	EntrySpace   EntryKind = 6 // replicated space figures: payload total u64, free u64
+	EntryMark    EntryKind = 7 // changes nothing: a point in the log that replicas compare themselves at
 )
 
 // Entry is one command of the log. The encoded header is padded to a multiple of 8 bytes and has room in front of a record: see HeaderBytes.
