@@ -12,4 +12,18 @@ type Export struct {
 // Server is something that exports one file system.
 type Server interface {
 	Export() Export
+	// Processes are what it runs as.
+	Processes() []*Process
+}
+
+// Processes implements Server.
+func (g *Ganesha) Processes() []*Process { return []*Process{g.Process} }
+
+// Processes implements Server.
+func (c *Cluster) Processes() []*Process {
+	var all []*Process
+	for _, n := range c.Nodes {
+		all = append(all, n.Process)
+	}
+	return all
 }
