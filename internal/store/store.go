@@ -40,7 +40,8 @@ type Store interface {
 	PunchObject(id uint64, off, length int64) error
 	// AllocateObject reserves space for [off, off+length) without changing content or, beyond the end, the length that readers see.
 	AllocateObject(id uint64, off, length int64) error
-	// SeekObject returns the first offset >= off that is in a hole (hole) or holds data (!hole); ErrNoData if none before the object's end.
+	// SeekObject returns the first offset >= off that is in a hole (hole; the object's end counts as one) or holds data (!hole); ErrNoData if
+	// off is not before the object's end or no data follows.
 	SeekObject(id uint64, off int64, hole bool) (int64, error)
 	// RemoveObject deletes the object; it costs a rename, the space comes back in the background. Removing what is not there is no error.
 	RemoveObject(id uint64) error
