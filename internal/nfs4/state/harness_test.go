@@ -140,6 +140,17 @@ func dumpFiles(t testing.TB, ts *Tables, b *strings.Builder) {
 			t.Errorf("file %d has no opens", f.ino)
 		}
 	}
+	waiting, replyBytes, total := 0, 0, 0
+	for _, f := range ts.files {
+		waiting += len(f.waiters)
+	}
+	for _, c := range ts.clients {
+		replyBytes += c.replyBytes
+		total += c.ranges
+	}
+	if waiting != ts.waiting || replyBytes != ts.replyBytes || total != ts.ranges {
+		t.Errorf("totals: %d waiters, %d reply bytes, %d ranges counted; %d, %d, %d held", ts.waiting, ts.replyBytes, ts.ranges, waiting, replyBytes, total)
+	}
 	if opens != len(ts.opens) {
 		t.Errorf("files hold %d opens, the index %d", opens, len(ts.opens))
 	}

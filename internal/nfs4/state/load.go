@@ -142,7 +142,7 @@ func (l *loader) slot(key, value []byte) error {
 		return corrupt(key, "no session, no such slot, or short value")
 	}
 	s.slots[n] = slices.Clone(value)
-	s.client.replyBytes += len(s.slots[n].reply())
+	l.t.countReply(s.client, len(s.slots[n].reply()))
 	return nil
 }
 
@@ -188,6 +188,6 @@ func (l *loader) lockRange(key []byte, d *xdr.Decoder) error {
 	if f.locks.Len() != before+1 {
 		return corrupt(key, "overlapping ranges")
 	}
-	owner.client.ranges++
+	l.t.countRanges(owner.client, 1)
 	return nil
 }

@@ -45,7 +45,7 @@ func (t *Tables) Lock(kv KV, a *LockArgs) (LockResult, Status) {
 		return LockResult{Denied: denied(held)}, ErrDenied
 	}
 	c := o.client
-	if l == nil && c.lockStates >= t.limits.LocksPerClient || c.ranges+2 > t.limits.LocksPerClient {
+	if l == nil && (c.lockStates >= t.limits.LocksPerClient || len(t.locks) >= t.limits.Locks) || !t.roomForRanges(c, 2) {
 		return LockResult{}, ErrDelay
 	}
 	if l == nil {
@@ -58,7 +58,7 @@ func (t *Tables) Lock(kv KV, a *LockArgs) (LockResult, Status) {
 	o.file.locks.Lock(l.owner, r, a.Type.write(), &t.changes)
 	shrunk := len(t.changes.Removed) > 0
 	t.mirrorRanges(kv, o.file, c)
-	o.file.forget(c.id, name)
+	t.forget(o.file, c.id, name)
 	res := LockResult{StateID: l.stateID()}
 	if shrunk { // a downgrade lets others in
 		res.Notify = t.wake(o.file)
@@ -125,7 +125,7 @@ func (t *Tables) Unlock(kv KV, client ClientID, ino volume.Ino, sid StateID, off
 	if l == nil {
 		return StateID{}, nil, ErrBadStateID
 	}
-	if o.client.ranges >= t.limits.LocksPerClient && o.file.locks.Splits(l.owner, r) {
+	if !t.roomForRanges(o.client, 1) && o.file.locks.Splits(l.owner, r) {
 		return StateID{}, nil, ErrDelay
 	}
 	l.seqid = nextSeqid(l.seqid)
@@ -196,31 +196,48 @@ func (t *Tables) mirrorRanges(kv KV, f *file, c *client) {
 	for _, l := range t.changes.Added {
 		t.putRange(kv, f.ino, l)
 	}
-	c.ranges += len(t.changes.Added) - len(t.changes.Removed)
+	t.countRanges(c, len(t.changes.Added)-len(t.changes.Removed))
+}
+
+func (t *Tables) countRanges(c *client, n int) {
+	c.ranges += n
+	t.ranges += n
+}
+
+func (t *Tables) roomForRanges(c *client, n int) bool {
+	return c.ranges+n <= t.limits.LocksPerClient && t.ranges+n <= t.limits.Locks
 }
 
 // wait remembers a denied request that asked to be told. A full list, or the same request again, adds nothing.
 func (t *Tables) wait(f *file, c *client, owner string, a *LockArgs) {
-	f.forget(c.id, owner)
-	if len(f.waiters) >= t.limits.WaitersPerFile || len(a.Handle) > maxHandleBytes {
+	t.forget(f, c.id, owner)
+	if len(f.waiters) >= t.limits.WaitersPerFile || t.waiting >= t.limits.Waiters || len(a.Handle) > maxHandleBytes {
 		return
 	}
 	r, _ := rangelock.FromOffset(a.Offset, a.Length)
+	t.waiting++
 	f.waiters = append(f.waiters, Waiter{Client: c.id, Ino: f.ino, Handle: string(a.Handle), Owner: owner, Type: a.Type, wants: r})
 }
 
 // forget removes the waiting request of a lock owner, who has at most one per file.
-func (f *file) forget(id ClientID, owner string) {
+func (t *Tables) forget(f *file, id ClientID, owner string) {
 	if len(f.waiters) > 0 {
-		f.waiters = slices.DeleteFunc(f.waiters, func(w Waiter) bool { return w.Client == id && w.Owner == owner })
+		t.dismiss(f, func(w Waiter) bool { return w.Client == id && w.Owner == owner })
 	}
+}
+
+// dismiss removes waiters of a file.
+func (t *Tables) dismiss(f *file, which func(w Waiter) bool) {
+	before := len(f.waiters)
+	f.waiters = slices.DeleteFunc(f.waiters, which)
+	t.waiting -= before - len(f.waiters)
 }
 
 // wake takes out and returns the waiters that nothing stands against any longer, first come first. Each on its own could have its lock;
 // who asks first gets it, and the others wait again.
 func (t *Tables) wake(f *file) []Waiter {
 	var woken []Waiter
-	f.waiters = slices.DeleteFunc(f.waiters, func(w Waiter) bool {
+	t.dismiss(f, func(w Waiter) bool {
 		owner := orNobody(nil)
 		if c := t.clients[w.Client]; c != nil {
 			owner = orNobody(c.lockOwners[w.Owner])

@@ -202,8 +202,21 @@ func TestWaiters(t *testing.T) {
 	if names(woken) != "all " {
 		t.Errorf("woken %q, want all", names(woken))
 	}
+	// Who got a lock by asking again waits no longer.
+	_, st = w.lockNew(a, 7, oa, "holder", LockWrite, 0, 10)
+	w.want("Lock", st, OK)
+	ask("asks twice", LockWriteW, 0, 5)
+	if len(w.files[7].waiters) != 1 {
+		t.Errorf("%d waiters, want 1", len(w.files[7].waiters))
+	}
+	_, st = w.lockNew(b, 7, ob, "asks twice", LockWriteW, 60, 5)
+	w.want("Lock elsewhere", st, OK)
+	if len(w.files[7].waiters) != 0 {
+		t.Errorf("%d waiters, want none", len(w.files[7].waiters))
+	}
+	w.check()
 	// A waiter's client that closes the file waits no longer.
-	_, st = w.lockNew(a, 7, oa, "holder", LockWrite, 0, 100)
+	_, st = w.lockNew(a, 7, oa, "holder", LockWrite, 0, 20)
 	w.want("Lock", st, OK)
 	ask("gone", LockWriteW, 0, 1)
 	_, st = w.Close(w.kv, b, 7, ob)

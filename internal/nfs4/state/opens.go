@@ -99,7 +99,7 @@ func (t *Tables) checkOpen(a *OpenArgs) (*client, *open, Status) {
 	if f := t.files[a.Ino]; f != nil && (f.denies(a.Access, o) || f.accessed(a.Deny, o)) {
 		return nil, nil, ErrShareDenied
 	}
-	if o == nil && len(c.opens) >= t.limits.OpensPerClient {
+	if o == nil && (len(c.opens) >= t.limits.OpensPerClient || len(t.opens) >= t.limits.Opens) {
 		return nil, nil, ErrNoSpace
 	}
 	return c, o, OK
@@ -188,12 +188,12 @@ func (t *Tables) dropOpen(kv KV, o *open) []Waiter {
 	delete(o.client.opens, openKey{o.owner, f.ino})
 	delete(t.opens, o.id)
 	kv.Del(t.openKey(o.id))
+	if len(f.waiters) > 0 && !o.client.hasOpen(f) {
+		t.dismiss(f, func(w Waiter) bool { return w.Client == o.client.id })
+	}
 	if len(f.opens) == 0 {
 		delete(t.files, f.ino)
 		return nil
-	}
-	if len(f.waiters) > 0 && !o.client.hasOpen(f) {
-		f.waiters = slices.DeleteFunc(f.waiters, func(w Waiter) bool { return w.Client == o.client.id })
 	}
 	return t.wake(f)
 }

@@ -150,7 +150,8 @@ func (r *randomOps) step() {
 
 func newRandomOps(t *testing.T, seed uint64) *randomOps {
 	w := newWorld(t, func(l *Limits) {
-		l.Clients, l.SessionsPerClient, l.OpensPerClient, l.LocksPerClient, l.WaitersPerFile, l.ReplyBytes = 8, 3, 8, 12, 4, 1000
+		l.Clients, l.SessionsPerClient, l.OpensPerClient, l.LocksPerClient, l.WaitersPerFile, l.ReplyPerClient = 8, 3, 8, 12, 4, 1000
+		l.Sessions, l.Opens, l.Locks, l.ReplyBytes, l.Waiters = 12, 25, 40, 3000, 6
 	})
 	return &randomOps{world: w, rng: rand.New(rand.NewPCG(seed, 7))}
 }
@@ -168,6 +169,7 @@ func TestReplicasAgree(t *testing.T) {
 				for _, f := range one.files {
 					f.waiters = nil
 				}
+				one.waiting = 0
 			}
 			two.step()
 			if got, want := two.log[len(two.log)-1:], one.log[len(one.log)-1:]; fmt.Sprint(got) != fmt.Sprint(want) {

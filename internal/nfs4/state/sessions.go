@@ -67,7 +67,7 @@ func (t *Tables) CreateSession(kv KV, a *CreateSessionArgs) (CreateSessionResult
 	if len(a.CBSec) > maxCBSecBytes {
 		return CreateSessionResult{}, ErrInval
 	}
-	if len(c.sessions) >= t.limits.SessionsPerClient {
+	if len(c.sessions) >= t.limits.SessionsPerClient || len(t.sessions) >= t.limits.Sessions {
 		return CreateSessionResult{}, ErrNoSpace
 	}
 
@@ -154,7 +154,7 @@ func (t *Tables) dropSession(kv KV, s *session) {
 	c.sessions = slices.DeleteFunc(c.sessions, func(o *session) bool { return o == s })
 	for i := range s.slots {
 		if s.slots[i].used() {
-			c.replyBytes -= len(s.slots[i].reply())
+			t.countReply(c, -len(s.slots[i].reply()))
 			kv.Del(t.slotKey(s.id, uint32(i)))
 		}
 	}

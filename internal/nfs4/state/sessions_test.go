@@ -201,7 +201,7 @@ func TestSlotWraparound(t *testing.T) {
 }
 
 func TestRecordLimits(t *testing.T) {
-	w := newWorld(t, func(l *Limits) { l.MaxCached, l.ReplyBytes = 1000, 1500 })
+	w := newWorld(t, func(l *Limits) { l.MaxCached, l.ReplyPerClient = 1000, 1500 })
 	_, s := w.client("a")
 	replay := func(slot uint32) Status {
 		_, _, st := w.BeginMutating(s, slot, 1, 0)

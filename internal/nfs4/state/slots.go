@@ -104,9 +104,9 @@ func (t *Tables) Record(kv KV, id SessionID, slot, seq, print uint32, reply []by
 	}
 	c := s.client
 	sl := s.slots[slot]
-	others := c.replyBytes - len(sl.reply())
+	t.countReply(c, -len(sl.reply()))
 	var flags uint32
-	if len(reply) > int(t.limits.MaxCached) || others+len(reply) > t.limits.ReplyBytes {
+	if len(reply) > int(t.limits.MaxCached) || c.replyBytes+len(reply) > t.limits.ReplyPerClient || t.replyBytes+len(reply) > t.limits.ReplyBytes {
 		flags, reply = slotUncached, nil
 	}
 	need := slotHeaderBytes + len(reply)
@@ -119,6 +119,11 @@ func (t *Tables) Record(kv KV, id SessionID, slot, seq, print uint32, reply []by
 	sl = binary.BigEndian.AppendUint32(sl, flags)
 	sl = append(sl, reply...)
 	s.slots[slot] = sl
-	c.replyBytes = others + len(reply)
+	t.countReply(c, len(reply))
 	kv.Put(t.slotKey(id, slot), sl)
+}
+
+func (t *Tables) countReply(c *client, n int) {
+	c.replyBytes += n
+	t.replyBytes += n
 }

@@ -27,6 +27,11 @@ type Tables struct {
 	opens    map[uint64]*open
 	locks    map[uint64]*lockState
 
+	// Totals over all clients, for the limits.
+	ranges     int
+	replyBytes int
+	waiting    int
+
 	// Scratch of methods that change the tables.
 	key     []byte
 	value   xdr.Encoder

@@ -104,16 +104,21 @@ const (
 // for the operation and that a Linux client survives.
 type Limits struct {
 	Clients           int    // records; EXCHANGE_ID beyond it drops the oldest unconfirmed record, or answers NFS4ERR_DELAY
-	SessionsPerClient int    // CREATE_SESSION beyond it: NFS4ERR_NOSPC
+	Sessions          int    // of all clients; CREATE_SESSION beyond it: NFS4ERR_NOSPC
+	SessionsPerClient int    // the same
 	Slots             uint32 // most slots of a session's fore channel
-	OpensPerClient    int    // open stateids; OPEN beyond it: NFS4ERR_NOSPC
-	LocksPerClient    int    // lock stateids, and, counted apart, ranges; LOCK and LOCKU beyond it: NFS4ERR_DELAY, as the RFC lists nothing better
-	WaitersPerFile    int    // remembered waiters; further ones are not told and find out by polling
+	Opens             int    // open stateids of all clients; OPEN beyond it: NFS4ERR_NOSPC
+	OpensPerClient    int    // the same
+	Locks             int    // lock stateids, and, counted apart, ranges; LOCK and LOCKU beyond it: NFS4ERR_DELAY, as the RFC lists nothing better
+	LocksPerClient    int    // the same
+	Waiters           int    // remembered waiters; further ones are not told and find out by polling
+	WaitersPerFile    int    // the same
 	OwnerBytes        int    // of client, open and lock owners (NFS4_OPAQUE_LIMIT); beyond it: NFS4ERR_INVAL
 	MaxRequest        uint32 // bytes of a request, RPC header and all
 	MaxResponse       uint32
 	MaxCached         uint32 // bytes of a recorded reply; a longer one is recorded as NFS4ERR_RETRY_UNCACHED_REP
-	ReplyBytes        int    // of a client's recorded replies together; treated like MaxCached beyond it
+	ReplyBytes        int    // of all recorded replies together; treated like MaxCached beyond it
+	ReplyPerClient    int    // the same for one client
 	MaxOps            uint32
 	MaxBackRequest    uint32 // bytes of a callback
 }
@@ -121,16 +126,21 @@ type Limits struct {
 // DefaultLimits are the limits of cluster version 1. Requests and responses hold 1 MiB of data and 8 KiB of everything else.
 var DefaultLimits = Limits{
 	Clients:           16384,
+	Sessions:          16384,
 	SessionsPerClient: 16,
 	Slots:             64,
+	Opens:             1 << 20,
 	OpensPerClient:    1 << 17,
+	Locks:             1 << 20,
 	LocksPerClient:    1 << 17,
+	Waiters:           1 << 16,
 	WaitersPerFile:    64,
 	OwnerBytes:        1024,
 	MaxRequest:        1<<20 + 8192,
 	MaxResponse:       1<<20 + 8192,
 	MaxCached:         64 << 10,
-	ReplyBytes:        8 << 20,
+	ReplyBytes:        256 << 20,
+	ReplyPerClient:    8 << 20,
 	MaxOps:            64,
 	MaxBackRequest:    4096,
 }
