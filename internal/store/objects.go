@@ -350,6 +350,23 @@ func (o *objects) furtherChunks(id uint64) ([]uint32, error) {
 
 // RemoveObject implements Store.
 func (o *objects) RemoveObject(id uint64) error {
+	if err := o.removeFurther(id); err != nil {
+		return fmt.Errorf("store: remove object %x: %w", id, err)
+	}
+	return o.discard(fileKey{id, 0})
+}
+
+// removeFurther removes what lies beyond the first chunk. Hardly an object has that, so the usual cost is one call that finds nothing.
+func (o *objects) removeFurther(id uint64) error {
+	dir := o.base(id) + chunkSuffix
+	err := unix.Rmdir(dir)
+	if err == unix.ENOENT {
+		return nil
+	}
+	o.markDir(filepath.Dir(dir))
+	if err == nil {
+		return nil
+	}
 	chunks, err := o.furtherChunks(id)
 	if err != nil {
 		return err
@@ -359,13 +376,7 @@ func (o *objects) RemoveObject(id uint64) error {
 			return err
 		}
 	}
-	if len(chunks) > 0 {
-		o.markDir(filepath.Dir(o.base(id)))
-		if err := os.Remove(o.base(id) + chunkSuffix); err != nil {
-			return fmt.Errorf("store: remove object %x: %w", id, err)
-		}
-	}
-	return o.discard(fileKey{id, 0})
+	return unix.Rmdir(dir)
 }
 
 // discard moves a file to the trash.
