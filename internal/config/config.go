@@ -155,20 +155,6 @@ func (a *Address) setDefaults() { a.Lifetime = Duration(defaultLifetime) }
 
 func (e *Export) setDefaults() { e.Mode = defaultDirMode }
 
-// number gives nodes and volumes without an id their places in the lists.
-func (c *Config) number() {
-	for i := range c.Nodes {
-		if c.Nodes[i].ID == 0 {
-			c.Nodes[i].ID = uint64(i + 1)
-		}
-	}
-	for i := range c.Volumes {
-		if c.Volumes[i].ID == 0 {
-			c.Volumes[i].ID = uint32(i + 1)
-		}
-	}
-}
-
 // deriveTiming sets lease and drift, if the file does not, from tick and election.
 func (t *Timing) deriveTiming() {
 	if t.Lease == 0 {

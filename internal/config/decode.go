@@ -84,7 +84,11 @@ func (d *decoder) parse(text []byte, v any) {
 	if err != nil {
 		var syntax yaml.Error
 		if errors.As(err, &syntax) && syntax.GetToken() != nil {
-			d.fail(placeOf(syntax.GetToken()), "", "%s", syntax.GetMessage())
+			at, message := placeOf(syntax.GetToken()), syntax.GetMessage()
+			if at.line > 0 && at.line <= len(d.lines) && strings.HasPrefix(d.lines[at.line-1], "\t") {
+				message += "; YAML is indented with spaces only"
+			}
+			d.fail(at, "", "%s", message)
 			return
 		}
 		d.fail(place{}, "", "%s", err)
@@ -144,6 +148,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, key string) {
 		name := t.Value.GetToken().Value
 		target, ok := d.anchors[name]
 		if !ok {
+			d.places[key] = placeOfNode(n)
 			d.fail(placeOfNode(n), key, "no anchor &%s comes before this alias", name)
 			return
 		}
@@ -233,7 +238,7 @@ func setBasic(v reflect.Value, text string) error {
 	case reflect.Uint32, reflect.Uint64:
 		n, err := strconv.ParseUint(text, 10, v.Type().Bits())
 		if err != nil {
-			return fmt.Errorf("%q is not a whole number from 0 to %d", text, ^uint64(0)>>(64-v.Type().Bits()))
+			return fmt.Errorf("%q is not a whole number, or too large a one", text)
 		}
 		v.SetUint(n)
 		return nil

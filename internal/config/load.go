@@ -32,7 +32,7 @@ func Parse(file string, text []byte, node string) (*Config, error) {
 			c.Node = node
 			d.places["node"], d.bad["node"] = place{}, false
 		}
-		c.number()
+		d.number(c)
 		v := &validator{decoder: d, c: c}
 		v.check()
 	}
@@ -41,4 +41,18 @@ func Parse(file string, text []byte, node string) (*Config, error) {
 		return nil, d.errs
 	}
 	return c, nil
+}
+
+// number gives nodes and volumes without an id their places in the lists.
+func (d *decoder) number(c *Config) {
+	for i := range c.Nodes {
+		if !d.has(fmt.Sprintf("nodes[%d].id", i)) {
+			c.Nodes[i].ID = uint64(i + 1)
+		}
+	}
+	for i := range c.Volumes {
+		if !d.has(fmt.Sprintf("volumes[%d].id", i)) {
+			c.Volumes[i].ID = uint32(i + 1)
+		}
+	}
 }

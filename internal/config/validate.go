@@ -45,14 +45,20 @@ func (v *validator) check() {
 	}
 }
 
-// required complains about a key that is missing.
+// required complains about a key that is missing, unless what should contain it is wrong as a whole.
 func (v *validator) required(key string) bool {
 	if v.has(key) {
 		return true
 	}
+	if v.bad[parentOf(key)] {
+		return false
+	}
 	v.failAt(key, "the key is missing")
 	return false
 }
+
+// parentOf returns the key of the mapping that a key is in; "" is the file's own.
+func parentOf(key string) string { return key[:max(0, strings.LastIndexByte(key, '.'))] }
 
 // oneOf complains about a value that is not among the known ones.
 func (v *validator) oneOf(key, value string, known ...string) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -13,8 +14,14 @@ import (
 type volumeNames struct {
 	names     map[string]string
 	ids       map[uint32]string
-	listeners map[string]string
+	listeners []listener
 	addresses map[netip.Addr]string
+}
+
+// listener is where a volume's NFS is served, and the key that says so.
+type listener struct {
+	addr netip.AddrPort
+	key  string
 }
 
 func (v *validator) volumes() {
@@ -25,7 +32,7 @@ func (v *validator) volumes() {
 		v.failAt("volumes", "there is nothing to serve: a cluster has at least one volume")
 		return
 	}
-	seen := volumeNames{map[string]string{}, map[uint32]string{}, map[string]string{}, map[netip.Addr]string{}}
+	seen := volumeNames{names: map[string]string{}, ids: map[uint32]string{}, addresses: map[netip.Addr]string{}}
 	for i := range v.c.Volumes {
 		v.volume(&v.c.Volumes[i], fmt.Sprintf("volumes[%d]", i), &seen)
 	}
@@ -36,13 +43,16 @@ func (v *validator) volume(vol *Volume, key string, seen *volumeNames) {
 		v.name(key+".name", vol.Name)
 		unique(v, seen.names, key+".name", vol.Name, "the name")
 	}
+	if v.usable(key+".id") && vol.ID == 0 {
+		v.failAt(key+".id", "an id is a number from 1 up")
+	}
 	unique(v, seen.ids, key+".id", vol.ID, "the id")
 	listen := v.listen(vol, key+".listen")
 	if v.required(key+".address") && !v.bad[key+".address"] {
 		v.address(vol, key+".address", listen, seen)
 	}
 	if listen.IsValid() {
-		unique(v, seen.listeners, key+".listen", vol.Listen, "the address")
+		v.listenApart(listener{listen, key + ".listen"}, seen)
 	}
 	if v.required(key+".exports") && !v.bad[key+".exports"] {
 		v.exports(vol, key+".exports")
@@ -62,6 +72,19 @@ func (v *validator) listen(vol *Volume, key string) netip.AddrPort {
 	return listen
 }
 
+// listenApart complains about volumes that cannot listen on one node at the same time.
+func (v *validator) listenApart(l listener, seen *volumeNames) {
+	for _, other := range seen.listeners {
+		same := l.addr.Addr() == other.addr.Addr() || l.addr.Addr().IsUnspecified() || other.addr.Addr().IsUnspecified()
+		if same && l.addr.Port() == other.addr.Port() {
+			v.failAt(l.key, "%s collides with %s (%s), as one node may lead both volumes; let each listen on an IP address of its own",
+				l.addr, other.addr, v.where(other.key))
+			break
+		}
+	}
+	seen.listeners = append(seen.listeners, l)
+}
+
 func (v *validator) address(vol *Volume, key string, listen netip.AddrPort, seen *volumeNames) {
 	a := &vol.Address
 	if !v.required(key + ".kind") {
@@ -77,8 +100,8 @@ func (v *validator) address(vol *Volume, key string, listen netip.AddrPort, seen
 				v.failAt(key+"."+name, "an address of kind %s has no %s: the listener's own address is what clients mount", a.Kind, name)
 			}
 		}
-		if listen.IsValid() && listen.Addr().IsUnspecified() && !v.bad[key[:len(key)-len(".address")]+".listen"] {
-			v.failAt(strings.TrimSuffix(key, ".address")+".listen", "with an address of kind listen, this is what clients mount: name the IP address")
+		if listen.IsValid() && listen.Addr().IsUnspecified() && !v.bad[parentOf(key)+".listen"] {
+			v.failAt(parentOf(key)+".listen", "with an address of kind listen, this is what clients mount: name the IP address")
 		}
 		return
 	}
@@ -92,7 +115,7 @@ func (v *validator) ipAddress(vol *Volume, key string, listen netip.AddrPort, se
 		unique(v, seen.addresses, key+".ip", ip, "the address")
 		v.notAPeer(key+".ip", ip)
 		if listen.IsValid() && !listen.Addr().IsUnspecified() && listen.Addr() != ip {
-			v.failAt(strings.TrimSuffix(key, ".address")+".listen", "clients mount %s, where nothing would listen; use 0.0.0.0:%d or %s",
+			v.failAt(parentOf(key)+".listen", "clients mount %s, where nothing would listen; use 0.0.0.0:%d or %s",
 				ip, listen.Port(), netip.AddrPortFrom(ip, listen.Port()))
 		}
 	}
@@ -167,7 +190,7 @@ func (v *validator) client(e *Export, c *Client, key string) {
 			continue
 		}
 		if _, err := export.ParseOptions([]string{opt}); err != nil {
-			if meant := nearest(opt, export.OptionNames); meant != "" {
+			if meant := nearest(opt, export.OptionNames); meant != "" && errors.Is(err, export.ErrUnknownOption) {
 				v.failAt(at, "unknown export option %q; did you mean %q?", opt, meant)
 			} else {
 				v.failAt(at, "%s", err)

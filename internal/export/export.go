@@ -42,6 +42,9 @@ func DefaultOptions() Options {
 	return Options{ReadOnly: true, Squash: volume.SquashRoot, AnonUID: anonymousID, AnonGID: anonymousID}
 }
 
+// ErrUnknownOption is returned by ParseOptions for a word that is no export option at all.
+var ErrUnknownOption = errors.New("unknown export option")
+
 // OptionNames lists every option that ParseOptions knows, for messages that propose one.
 var OptionNames = []string{
 	"ro", "rw", "root_squash", "no_root_squash", "all_squash", "anonuid=N", "anongid=N", "sec=sys", "sec=none",
@@ -90,7 +93,7 @@ func (o *Options) set(opt string) error {
 	case "sec=krb5", "sec=krb5i", "sec=krb5p":
 		return fmt.Errorf("%s: Kerberos is not supported; use sec=sys", opt)
 	default:
-		return fmt.Errorf("unknown export option %q; known are %s", opt, strings.Join(OptionNames, ", "))
+		return fmt.Errorf("%w %q; known are %s", ErrUnknownOption, opt, strings.Join(OptionNames, ", "))
 	}
 	return nil
 }
