@@ -65,13 +65,13 @@ func (n *Network) addNamespace(name string) error {
 
 // addTap makes a tap for a guest, on the bridge.
 func (n *Network) addTap(name string) error {
-	if err := ip(n.hub, "tuntap", "add", name, "mode", "tap"); err != nil {
+	if err := ip(n.hub, "tuntap", "add", "dev", name, "mode", "tap"); err != nil {
 		return err
 	}
-	if err := ip(n.hub, "link", "set", name, "master", bridge); err != nil {
+	if err := ip(n.hub, "link", "set", "dev", name, "master", bridge); err != nil {
 		return err
 	}
-	return ip(n.hub, "link", "set", name, "up")
+	return ip(n.hub, "link", "set", "dev", name, "up")
 }
 
 // AddNode makes a namespace with one interface, eth0, that has the address and hangs on the bridge as port NAME. It
@@ -81,12 +81,12 @@ func (n *Network) AddNode(name, addr string) (netns string, err error) {
 	if err := n.addNamespace(netns); err != nil {
 		return "", err
 	}
-	if err := ip(n.hub, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", netns); err != nil {
+	if err := ip(n.hub, "link", "add", "name", name, "type", "veth", "peer", "name", "eth0", "netns", netns); err != nil {
 		return "", err
 	}
 	for _, c := range []struct{ netns, args string }{
-		{n.hub, "link set " + name + " master " + bridge},
-		{n.hub, "link set " + name + " up"},
+		{n.hub, "link set dev " + name + " master " + bridge},
+		{n.hub, "link set dev " + name + " up"},
 		{netns, "addr add " + addr + "/24 dev eth0"},
 		{netns, "link set eth0 up"},
 	} {
@@ -98,17 +98,17 @@ func (n *Network) AddNode(name, addr string) (netns string, err error) {
 }
 
 // LinkDown takes the bridge's port of a node down: the node sees its carrier go.
-func (n *Network) LinkDown(port string) error { return ip(n.hub, "link", "set", port, "down") }
+func (n *Network) LinkDown(port string) error { return ip(n.hub, "link", "set", "dev", port, "down") }
 
 // LinkUp undoes LinkDown.
-func (n *Network) LinkUp(port string) error { return ip(n.hub, "link", "set", port, "up") }
+func (n *Network) LinkUp(port string) error { return ip(n.hub, "link", "set", "dev", port, "up") }
 
 // Cut takes a port off the bridge: a partition that neither side can see on its interface. It is also the way to cut off
 // a guest, whose tap may not come back after it was down.
-func (n *Network) Cut(port string) error { return ip(n.hub, "link", "set", port, "nomaster") }
+func (n *Network) Cut(port string) error { return ip(n.hub, "link", "set", "dev", port, "nomaster") }
 
 // Mend undoes Cut.
-func (n *Network) Mend(port string) error { return ip(n.hub, "link", "set", port, "master", bridge) }
+func (n *Network) Mend(port string) error { return ip(n.hub, "link", "set", "dev", port, "master", bridge) }
 
 // DropFrom loses everything that a node or guest sends, while what is sent to it still arrives.
 func (n *Network) DropFrom(port string) error {
