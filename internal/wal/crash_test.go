@@ -13,7 +13,7 @@ import (
 	"holdfast/internal/vfs"
 )
 
-var crashRuns = flag.Int("crash.runs", 300, "runs of TestCrashes, each with many crashes")
+var crashRuns = flag.Int("crash.runs", 200, "runs of TestCrashes, each with many crashes")
 
 // model is what the log should hold.
 type model struct {

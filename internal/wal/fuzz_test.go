@@ -66,6 +66,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte{2, 100, 0, 0, 1, 1, 0, 0, 0, 1, 0, 0, 1, 50, 0, 0, 1, 1, 2, 0, 0, 3, 0, 0}, []byte(nil))
 	f.Add([]byte{0, 0, 0, 0, 1, 1, 9, 9, 1, 0, 0, 1, 1, 50, 0, 0, 1, 1, 9, 9, 1, 10, 0, 0}, []byte("rest"))
 	f.Add([]byte{}, binary.LittleEndian.AppendUint64(nil, 0x1122334455667788))
+	f.Add([]byte("2\x0f@\xf9d\u0398\x0f@\x00\x00\x05\xff\xff\x05\x00\x01\x01\x02\x00\x00\x00\x03\x00\x01"), []byte(nil)) // a truncation that goes back
 	f.Fuzz(func(t *testing.T, spec, raw []byte) {
 		fsys := vfs.NewSim(1)
 		must(t, fsys.MkdirAll(testDir))

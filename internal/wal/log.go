@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -86,6 +87,8 @@ type Log struct {
 	dirMu     sync.Mutex
 	spares    []spare
 	nextSpare uint64 // number for the name of the next one; never one that is in use
+
+	spareCount atomic.Int32 // len(spares), for Stats, which must not wait for a disk
 
 	requests chan uint64   // sequence numbers of segments to prepare; nil with SyncPrepare
 	prepared chan preparer // what became of them
@@ -220,9 +223,6 @@ func (l *Log) fail(err error) error {
 
 // Stats returns the figures as of now.
 func (l *Log) Stats() Stats {
-	l.dirMu.Lock()
-	spares := len(l.spares)
-	l.dirMu.Unlock()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	s := l.stats
@@ -231,7 +231,7 @@ func (l *Log) Stats() Stats {
 	for _, seg := range l.segs {
 		s.SegmentBytes += seg.size
 	}
-	s.Spares = spares
+	s.Spares = int(l.spareCount.Load())
 	s.CacheBytes = l.cache.bytes
 	return s
 }

@@ -118,6 +118,7 @@ func (l *Log) openSpare(name string) error {
 		return errors.Join(f.Close(), l.fs.Remove(name))
 	}
 	l.spares = append(l.spares, spare{f, name})
+	l.spareCount.Add(1)
 	return nil
 }
 
@@ -162,19 +163,31 @@ func (r *recovery) checkChain(i int, h *frameHeader) error {
 
 // apply does again what the write of a frame did.
 func (r *recovery) apply(seg *segment, h *frameHeader, ds []descriptor) error {
+	if h.trunc.index < r.trunc.index {
+		return &CorruptError{seg.name, h.offset, fmt.Sprintf("a truncation at %d follows one at %d", h.trunc.index, r.trunc.index)}
+	}
 	r.hard, r.trunc = h.hard, h.trunc
 	if h.flags&flagReset != 0 {
 		r.resetLocked(h.trunc)
 		r.known = true
 	}
-	if h.count == 0 {
-		return nil
+	if h.count > 0 {
+		if err := r.applyEntries(seg, h, ds); err != nil {
+			return err
+		}
 	}
+	if r.known && h.trunc.index > r.Log.last {
+		return &CorruptError{seg.name, h.offset, fmt.Sprintf("the log was truncated at %d, but entry %d is its last", h.trunc.index, r.Log.last)}
+	}
+	return nil
+}
+
+func (r *recovery) applyEntries(seg *segment, h *frameHeader, ds []descriptor) error {
 	if !r.known {
 		r.Log.last = h.first - 1
 		r.known = true
 	}
-	if h.first > r.Log.last+1 || h.first == 0 {
+	if h.first > r.Log.last+1 || h.first <= h.trunc.index {
 		return &CorruptError{seg.name, h.offset, fmt.Sprintf("entry %d follows entry %d", h.first, r.Log.last)}
 	}
 	if h.first <= r.Log.last {

@@ -151,6 +151,7 @@ func (l *Log) takeSpare() (spare, error) {
 	if n := len(l.spares); n > 0 {
 		s := l.spares[n-1]
 		l.spares = l.spares[:n-1]
+		l.spareCount.Add(-1)
 		return s, nil
 	}
 	s := spare{name: path.Join(l.dir, prepareName)}
@@ -180,6 +181,7 @@ func (l *Log) retire(segs []*segment) error {
 			return errors.Join(err, s.file.Close())
 		}
 		l.spares = append(l.spares, spare{s.file, to})
+		l.spareCount.Add(1)
 	}
 	// A spare gets a new header only when it is durable that it is no segment any more.
 	return l.fs.SyncDir(l.dir)

@@ -112,6 +112,9 @@ func (l *Log) resetTo(to point) error {
 	if to.index < hard.Commit {
 		return fmt.Errorf("wal: reset to %d: entries up to %d are committed", to.index, hard.Commit)
 	}
+	if first := l.FirstIndex(); to.index+1 < first {
+		return fmt.Errorf("wal: reset to %d: the log begins with %d", to.index, first)
+	}
 	hard.Commit = to.index
 	if hard.Term < to.term {
 		hard = raftpb.HardState{Term: to.term, Commit: to.index}
