@@ -156,7 +156,12 @@ func (c *Core) KeepFrom(index, limit uint64) uint64 {
 	for _, to := range sortedKeys(c.sends) {
 		keep = min(keep, c.sends[to]+1)
 	}
-	if c.rn == nil || c.state.role != raft.StateLeader {
+	if c.rn == nil {
+		return keep
+	}
+	// Raft has not seen yet all that is applied when a snapshot was just installed; it still reads those entries.
+	keep = min(keep, c.rn.BasicStatus().Applied+1)
+	if c.state.role != raft.StateLeader {
 		return keep
 	}
 	st := c.rn.Status()

@@ -551,7 +551,7 @@ func (s *sim) misfortune() {
 			s.wiped = 0
 		}
 	}
-	switch s.rng.IntN(12) {
+	switch s.rng.IntN(14) {
 	case 0, 1:
 		n.crash()
 		s.after(s.rng.Int64N(1500*simMS), n.start)
@@ -567,6 +567,9 @@ func (s *sim) misfortune() {
 			to := uint64(s.rng.IntN(len(s.nodes) + 1))
 			if _, err := l.core.TransferLeader(l.clock(), to); err == nil {
 				s.stats.transfers++
+				if s.rng.IntN(2) == 0 {
+					s.after(s.rng.Int64N(60*simMS), func() { s.isolate(l) }) // the worst moment
+				}
 			}
 			l.flush()
 		}
@@ -574,6 +577,13 @@ func (s *sim) misfortune() {
 		n.checkpoint()
 	case 10:
 		s.drop, s.dup, s.slow = 0.1*s.rng.Float64(), 0.05*s.rng.Float64(), 0.02*s.rng.Float64()
+	case 12, 13:
+		// Two do not hear each other, but the others hear both.
+		clear(s.cut)
+		if l := s.leader(); l != nil && l != n {
+			s.cut[[2]uint64{n.id, l.id}] = true
+			s.cut[[2]uint64{l.id, n.id}] = true
+		}
 	case 11:
 		if len(s.nodes) > 1 && s.wiped == 0 && s.now > 3000*simMS && n.core != nil && n.core.rn != nil {
 			s.wiped = n.id
@@ -584,11 +594,26 @@ func (s *sim) misfortune() {
 	s.after(s.rng.Int64N(300*simMS), s.misfortune)
 }
 
-func (s *sim) load() {
-	s.propose()
-	if s.chaos {
-		s.after(s.rng.Int64N(20*simMS), s.load)
+func (s *sim) isolate(n *simNode) {
+	if !s.chaos {
+		return
 	}
+	for _, o := range s.nodes {
+		s.cut[[2]uint64{n.id, o.id}] = true
+		s.cut[[2]uint64{o.id, n.id}] = true
+	}
+}
+
+func (s *sim) load() {
+	if !s.chaos {
+		return
+	}
+	s.propose()
+	pause := s.rng.Int64N(20 * simMS)
+	if s.rng.IntN(50) == 0 {
+		pause += s.rng.Int64N(1500 * simMS) // long enough for one who was cut off to be up to date
+	}
+	s.after(pause, s.load)
 }
 
 // settle heals everything and expects the group to come together.
