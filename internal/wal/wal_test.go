@@ -428,10 +428,10 @@ func TestReadersAndRecycling(t *testing.T) {
 			}
 		}()
 	}
-	for i := uint64(2); i < 1500; i++ {
+	for i := uint64(2); i < 500; i++ {
 		must(t, l.Append(Batch{Entries: span(i, i+2, i, 1000)})) // replaces two of the batch before
-		if i%200 == 0 {
-			must(t, l.TruncatePrefix(i-100))
+		if i%50 == 0 {
+			must(t, l.TruncatePrefix(i-20))
 		}
 	}
 	close(done)
