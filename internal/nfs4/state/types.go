@@ -9,7 +9,7 @@ import (
 )
 
 // KV receives every change of the tables as it happens; volume.Tx.Put and Del with the program's prefix are one. It must not keep key or
-// value after it returns: both are scratch.
+// value after it returns, as both are scratch, and must preserve order, as one operation may delete a key and put it again.
 type KV interface {
 	Put(key, value []byte)
 	Del(key []byte)
