@@ -214,6 +214,9 @@ func (c *Conn) SetValue(v any) { c.value.Store(v) }
 // Value returns what SetValue kept, or nil.
 func (c *Conn) Value() any { return c.value.Load() }
 
+// Buffered returns how many bytes of further input have arrived already. It may be called from Handle only, which runs in the reader.
+func (c *Conn) Buffered() int { return c.reader.br.Buffered() }
+
 // Close ends the connection; output that waits is dropped.
 func (c *Conn) Close() { c.end(ErrClosed) }
 
