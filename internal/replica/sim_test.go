@@ -659,7 +659,7 @@ func runChaos(t *testing.T, seed uint64, n int, d time.Duration) *sim {
 }
 
 func TestSimulation(t *testing.T) {
-	seeds := 60
+	seeds := 100
 	if testing.Short() {
 		seeds = 10
 	}
