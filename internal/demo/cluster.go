@@ -1,0 +1,202 @@
+// Package demo runs a whole cluster as processes of this machine and shows a failover in it: the workload of package loadgen on a real NFSv4.1 connection, the
+// leader killed in the middle, then a planned transfer, and at the end whether anything was lost.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"holdfast/internal/api"
+)
+
+// volumeName is the name of the one volume that the cluster serves.
+const volumeName = "demo"
+
+// Node is one process of the demo's cluster.
+type Node struct {
+	Name   string
+	Dir    string
+	Config string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
+}
+
+// Cluster is three nodes on this machine that serve NFS on one loopback address.
+type Cluster struct {
+	Addr   string // where NFS is served, host:port
+	Nodes  []*Node
+	binary string
+}
+
+// NewCluster writes the configuration of n nodes below dir. Nothing runs yet.
+func NewCluster(binary, dir string, n int) (*Cluster, error) {
+	ports, err := freePorts(n + 1)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Addr: fmt.Sprintf("127.0.0.1:%d", ports[n]), binary: binary}
+	nodes := ""
+	for i := range n {
+		nodes += fmt.Sprintf("  - {name: %s, peer: \"127.0.0.1:%d\"}\n", nodeName(i), ports[i])
+	}
+	for i := range n {
+		name := nodeName(i)
+		node := &Node{Name: name, Dir: filepath.Join(dir, name), Config: filepath.Join(dir, name+".yaml")}
+		if err := os.MkdirAll(node.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the data folder of node %s: %w", name, err)
+		}
+		text := fmt.Sprintf(`node: %s
+data: %s
+nodes:
+%svolumes:
+  - name: %s
+    id: 1
+    address: {kind: listen}
+    listen: %s
+    exports:
+      - path: /data
+        mode: "1777"
+        clients:
+          - {match: 127.0.0.0/8, options: [rw, no_root_squash]}
+`, name, node.Dir, nodes, volumeName, c.Addr)
+		if err := os.WriteFile(node.Config, []byte(text), 0o600); err != nil {
+			return nil, fmt.Errorf("write the configuration of node %s: %w", name, err)
+		}
+		c.Nodes = append(c.Nodes, node)
+	}
+	return c, nil
+}
+
+func nodeName(i int) string { return string(rune('a' + i)) }
+
+// freePorts returns n TCP ports of the loopback address that are free now. All are held until all are found, so that they differ.
+func freePorts(n int) ([]int, error) {
+	ports := make([]int, n)
+	for i := range ports {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer ln.Close()
+		ports[i] = ln.Addr().(*net.TCPAddr).Port
+	}
+	return ports, nil
+}
+
+// Start starts a node. Its log goes to a file beside its data folder.
+func (c *Cluster) Start(n *Node) error {
+	logFile, err := os.OpenFile(n.Dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log of node %s: %w", n.Name, err)
+	}
+	defer logFile.Close()
+	cmd := exec.Command(c.binary, "serve", "--config", n.Config)
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	// A demo that is itself killed leaves no nodes behind.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start node %s: %w", n.Name, err)
+	}
+	n.cmd, n.exited = cmd, make(chan struct{})
+	go func(done chan struct{}) {
+		// How it ended is in its log; Kill makes it an error on purpose.
+		_ = cmd.Wait()
+		close(done)
+	}(n.exited)
+	return nil
+}
+
+// Kill ends a node with SIGKILL, as a power cut would end it, and returns when it is gone.
+func (c *Cluster) Kill(n *Node) error {
+	if n.cmd == nil {
+		return nil
+	}
+	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill node %s: %w", n.Name, err)
+	}
+	<-n.exited
+	n.cmd = nil
+	return nil
+}
+
+// Close ends all nodes.
+func (c *Cluster) Close() error {
+	var errs []error
+	for _, n := range c.Nodes {
+		errs = append(errs, c.Kill(n))
+	}
+	return errors.Join(errs...)
+}
+
+// PIDs returns the process ids of the running nodes.
+func (c *Cluster) PIDs() []int {
+	var pids []int
+	for _, n := range c.Nodes {
+		if n.cmd != nil {
+			pids = append(pids, n.cmd.Process.Pid)
+		}
+	}
+	return pids
+}
+
+// Leader waits until one node serves the volume and returns it.
+func (c *Cluster) Leader(ctx context.Context) (*Node, api.VolumeStatus, error) {
+	for {
+		for _, n := range c.Nodes {
+			if n.cmd == nil {
+				continue
+			}
+			select {
+			case <-n.exited:
+				return nil, api.VolumeStatus{}, fmt.Errorf("node %s ended by itself; its log %s.log says why:\n%s", n.Name, n.Dir, tail(n.Dir+".log"))
+			default:
+			}
+			s, err := api.NewClient(n.Dir).Status(ctx)
+			if err == nil && len(s.Volumes) == 1 && s.Volumes[0].Serving {
+				return n, s.Volumes[0], nil
+			}
+		}
+		if !pause(ctx, 10*time.Millisecond) {
+			return nil, api.VolumeStatus{}, fmt.Errorf("wait for a leader: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// tail returns the last bytes of a file, for an error message.
+func tail(path string) string {
+	const most = 2000
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	if len(b) > most {
+		b = b[len(b)-most:]
+	}
+	return string(b)
+}
+
+// pause waits for d; false means that ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// Port returns the port of Addr.
+func (c *Cluster) Port() string {
+	// Addr was made by NewCluster, of a host and a port.
+	_, port, _ := net.SplitHostPort(c.Addr)
+	return port
+}

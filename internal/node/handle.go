@@ -1,0 +1,84 @@
+package node
+
+import (
+	"errors"
+	"sync"
+
+	"holdfast/internal/gateway"
+	"holdfast/internal/rpc"
+	"holdfast/internal/xdr"
+)
+
+// replyBufferBytes is the size of a pooled reply buffer: most replies are far smaller, and a READ's grows to its size once and then stays in the pool.
+const replyBufferBytes = 4 << 10
+
+var replyPool = sync.Pool{New: func() any { b := make([]byte, 0, replyBufferBytes); return &b }}
+
+func putReply(b []byte) { replyPool.Put(&b) }
+
+// Handle takes one NFS record from a connection's reader (rpc.Handler). Requests that mutate leave for the log at once; requests that only read are answered here
+// and now, unless more input is waiting on the connection: then they go to a goroutine of their own, so that a client with many requests in flight
+// is not served one at a time.
+func (s *service) Handle(c *rpc.Conn, rec rpc.Record) {
+	conn := connOf(c)
+	var req gateway.Request
+	reply, err := s.gate.Decode(conn, rec.Bytes(), &req)
+	switch {
+	case err != nil:
+		c.Fail(err)
+		rec.Done()
+		return
+	case reply != nil:
+		conn.Reply(reply)
+		rec.Done()
+		return
+	}
+	if req.Mutates {
+		s.propose(conn, rec, &req)
+		return
+	}
+	if c.Buffered() == 0 {
+		s.read(conn, &req)
+		rec.Done()
+		return
+	}
+	s.requests.Go(func() {
+		defer rec.Done()
+		s.read(conn, &req)
+	})
+}
+
+// read answers a request that does not mutate. While the lease is interrupted it waits for it to come back, or for another leader.
+func (s *service) read(conn *clientConn, req *gateway.Request) {
+	buf := replyPool.Get().(*[]byte)
+	var e xdr.Encoder
+	for {
+		e.Reset((*buf)[:0])
+		err := s.gate.Read(conn, req, &e)
+		if err == nil {
+			// A failure means that the connection is gone, and the reply with it.
+			_ = conn.SendRelease(e.Bytes(), putReply)
+			return
+		}
+		if !s.phases.awaitServing(s.ctx) {
+			putReply(e.Bytes())
+			conn.Reset()
+			return
+		}
+	}
+}
+
+// propose sends a mutating request to the log. The record's buffer belongs to the log from then on.
+func (s *service) propose(conn *clientConn, rec rpc.Record, req *gateway.Request) {
+	for {
+		err := s.gate.Propose(conn, req, rec.Buf, rec.Off, rec.Done)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, gateway.ErrNotServing) || !s.phases.awaitServing(s.ctx) {
+			conn.Reset()
+			rec.Done()
+			return
+		}
+	}
+}
