@@ -50,9 +50,7 @@ type backSlot struct {
 
 // Run sends notifications about locks that came free until ctx ends. The node runs it while it leads; without it clients poll.
 func (f *Front) Run(ctx context.Context) {
-	enqueue := f.enqueue
-	f.p.onNotify.Store(&enqueue)
-	defer f.p.onNotify.CompareAndSwap(&enqueue, nil)
+	defer f.p.onNotify.CompareAndSwap(f.enqueueFunc, nil)
 	var workers sync.WaitGroup
 	for range callbackWorkers {
 		workers.Go(func() {

@@ -52,6 +52,7 @@ type compound struct {
 	client         state.ClientID
 	seq            sequenceArgs
 	print          uint32
+	printed        [12]byte // scratch of fingerprint, here so that it does not escape
 	record, replay bool
 	recorded       []byte // the reply to replay; aliases the tables
 	keepResult     bool   // the failed operation has a result besides its status
@@ -122,7 +123,7 @@ func (c *compound) run() rpc.AcceptStat {
 	}
 	c.e.PutUint32(c.start, uint32(st))
 	c.e.PutUint32(countAt, done)
-	if c.record {
+	if c.record && (st == statusOK || done > 1) { // a SEQUENCE that failed leaves its slot alone
 		c.p.tables.Record(&c.kv, c.seq.session, c.seq.slot, c.seq.seqid, c.print, c.e.Bytes()[c.start:])
 	}
 	c.finish()

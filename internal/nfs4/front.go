@@ -28,6 +28,8 @@ type Front struct {
 	v      *volume.Volume
 	leases *state.Front[BackChannel]
 	notify chan state.Waiter
+	// enqueueFunc is what the program calls from apply; its address tells this front's from a later one's.
+	enqueueFunc *func([]state.Waiter)
 
 	mu       sync.Mutex // guards what follows
 	sessions map[state.SessionID]*frontSession
@@ -50,11 +52,11 @@ type creation struct {
 // maxCreating bounds the connections remembered for sessions not used yet; a client beyond it binds explicitly when it sees SEQ4_STATUS_CB_PATH_DOWN.
 const maxCreating = 1024
 
-// NewFront returns the front of a new leader. nowNS is monotonic time, as for all methods. Leases start afresh.
+// NewFront returns the front of a new leader, which takes over from an earlier front of the same program. nowNS is monotonic time, as for all methods. Leases start afresh.
 func NewFront(p *Program, v *volume.Volume, nowNS int64) *Front {
 	var next uint64
 	v.View(func(*volume.Tx) { next = p.tables.NextCounter() })
-	return &Front{
+	f := &Front{
 		p:        p,
 		v:        v,
 		leases:   state.NewFront[BackChannel](state.FrontConfig{Lease: int64(p.cfg.Lease)}, next, nowNS),
@@ -62,6 +64,10 @@ func NewFront(p *Program, v *volume.Volume, nowNS int64) *Front {
 		sessions: make(map[state.SessionID]*frontSession),
 		creating: make(map[state.ClientID]creation),
 	}
+	enqueue := f.enqueue
+	f.enqueueFunc = &enqueue
+	p.onNotify.Store(f.enqueueFunc)
+	return f
 }
 
 // firstOp is the operation that decides what the front does with a compound.

@@ -77,7 +77,7 @@ func (r *readdir) list() (eof bool, st status) {
 	if c.tx.Access(c.cred(c.cur.rule), dir, accessRead) == 0 {
 		return false, volume.ErrAccess
 	}
-	if !c.a.bits.without(attrsFromEntry).and(supported(c.minor)).empty() || len(c.req.Rules) > 1 {
+	if !c.a.bits.without(attrsFromEntry).and(supported(c.minor)).empty() || c.nests(c.cur.rule.Export) {
 		return c.tx.ReadDir(dir, c.a.length, r.addInode)
 	}
 	return c.tx.ReadDir(dir, c.a.length, r.addEntry)

@@ -68,7 +68,7 @@ const (
 // an application has changed meanwhile. It is never 0, which matches anything.
 func (c *compound) fingerprint() uint32 {
 	rest := c.d.Rest()
-	var fixed [12]byte
+	fixed := &c.printed
 	binary.BigEndian.PutUint32(fixed[0:], c.ops)
 	binary.BigEndian.PutUint32(fixed[4:], uint32(len(rest)))
 	binary.BigEndian.PutUint32(fixed[8:], c.req.Call.Auth.UID)

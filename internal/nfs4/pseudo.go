@@ -2,6 +2,7 @@ package nfs4
 
 import (
 	"hash/fnv"
+	"slices"
 	"strings"
 
 	"holdfast/internal/volume"
@@ -68,12 +69,26 @@ func (c *compound) usable() []volume.Export {
 
 // exportAt returns the usable export whose path is path.
 func (c *compound) exportAt(path string) (volume.Export, bool) {
+	table := c.usable()
+	i, ok := slices.BinarySearchFunc(table, path, func(x volume.Export, path string) int { return strings.Compare(x.Path, path) })
+	if !ok {
+		return volume.Export{}, false
+	}
+	return table[i], true
+}
+
+// nests reports whether a usable export lies within the folder of another.
+func (c *compound) nests(export uint32) bool {
+	around, ok := exportByID(c.tx.Exports(), export)
+	if !ok {
+		return false
+	}
 	for _, x := range c.usable() {
-		if x.Path == path {
-			return x, true
+		if isBelow(x.Path, around.Path) {
+			return true
 		}
 	}
-	return volume.Export{}, false
+	return false
 }
 
 // isPseudo reports whether path is a node: the root, which always exists, or an ancestor of a usable export.
@@ -130,17 +145,16 @@ const pseudoCookieBase = 512
 // so equal names need not be neighbours.
 func (c *compound) pseudoEntries(path string) []pseudoEntry {
 	var out []pseudoEntry
-next:
+	seen := make(map[string]bool)
 	for _, x := range c.usable() {
 		if !isBelow(x.Path, path) {
 			continue
 		}
 		name := childOf(x.Path, path)
-		for _, have := range out {
-			if have.name == name {
-				continue next
-			}
+		if seen[name] {
+			continue
 		}
+		seen[name] = true
 		out = append(out, pseudoEntry{name: name, path: joinPseudo(path, name)})
 	}
 	for i := range out {
