@@ -34,9 +34,7 @@ func TestGaneshaMounts(t *testing.T) {
 	}
 }
 
-// ganeshaFails lists, by version, the checks that Ganesha is known to fail.
-var ganeshaFails = map[string]map[string]string{
-	"4.2": {"setid-cleared-by-truncate": "it sets the size without privileges to clear"},
-	"4.1": {"setid-cleared-by-truncate": "it sets the size without privileges to clear"},
-	"3":   {"setid-cleared-by-truncate": "it sets the size without privileges to clear"},
+// ganeshaFails lists the checks that Ganesha is known to fail.
+var ganeshaFails = map[string]string{
+	"setid-cleared-by-truncate": "it sets the size without privileges to clear",
 }

@@ -108,7 +108,9 @@ func (n *Network) LinkUp(port string) error { return ip(n.hub, "link", "set", "d
 func (n *Network) Cut(port string) error { return ip(n.hub, "link", "set", "dev", port, "nomaster") }
 
 // Mend undoes Cut.
-func (n *Network) Mend(port string) error { return ip(n.hub, "link", "set", "dev", port, "master", bridge) }
+func (n *Network) Mend(port string) error {
+	return ip(n.hub, "link", "set", "dev", port, "master", bridge)
+}
 
 // DropFrom loses everything that a node or guest sends, while what is sent to it still arrives.
 func (n *Network) DropFrom(port string) error {

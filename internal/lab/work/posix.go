@@ -22,6 +22,8 @@ type PosixArgs struct {
 	Dir     string // on the mount; a folder is made in it for each check
 	Version string // of the mount; checks that need a later one are skipped
 	Only    string // if not empty, the one check to run
+	// Entries is how many the big folder has.
+	Entries int
 }
 
 // Outcome is how one check went.
@@ -44,6 +46,7 @@ type check struct {
 type scene struct {
 	dir     string
 	version string
+	entries int // of the big folder
 }
 
 func (s *scene) path(name string) string { return filepath.Join(s.dir, name) }
@@ -75,7 +78,7 @@ func perform(c check, args PosixArgs) Outcome {
 		return o
 	}
 	start := time.Now()
-	s := &scene{dir: filepath.Join(args.Dir, c.name), version: args.Version}
+	s := &scene{dir: filepath.Join(args.Dir, c.name), version: args.Version, entries: args.Entries}
 	err := os.Mkdir(s.dir, 0o777)
 	if err == nil {
 		err = c.run(s)

@@ -207,7 +207,7 @@ func checkSeekdir(s *scene) error {
 }
 
 func checkBigFolder(s *scene) error {
-	const count = 10_000
+	count := s.entries
 	if err := fill(s.dir, "entry-with-a-name-of-usual-length-", count); err != nil {
 		return err
 	}
