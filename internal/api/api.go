@@ -76,6 +76,7 @@ type ReplicaStatus struct {
 type ClientStatus struct {
 	ID       string `json:"id"`
 	Owner    string `json:"owner"`
+	Address  string `json:"address"`
 	Sessions int    `json:"sessions"`
 	Opens    int    `json:"opens"`
 	Locks    int    `json:"locks"`

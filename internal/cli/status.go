@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -127,11 +128,26 @@ func printVolume(o *options, tw *tabwriter.Writer, v api.VolumeStatus) {
 		fmt.Fprintf(tw, "  %s\t%s\t%d\t%d\n", r.Node, state, r.Match, r.Lag)
 	}
 	if len(v.Clients) > 0 {
-		fmt.Fprintln(tw, "  client\tsessions\topens\tlocks")
+		fmt.Fprintln(tw, "  client\taddress\tsessions\topens\tlocks")
 	}
 	for _, c := range v.Clients {
-		fmt.Fprintf(tw, "  %s\t%d\t%d\t%d\n", c.Owner, c.Sessions, c.Opens, c.Locks)
+		fmt.Fprintf(tw, "  %s\t%s\t%d\t%d\t%d\n", printable(c.Owner), c.Address, c.Sessions, c.Opens, c.Locks)
 	}
+}
+
+// printable cuts a name that a client chose to what a terminal can show.
+func printable(s string) string {
+	const most = 40
+	clean := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+	if r := []rune(clean); len(r) > most {
+		clean = string(r[:most-1]) + "…"
+	}
+	return clean
 }
 
 // bytesText writes a number of bytes for people.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -263,7 +264,7 @@ func (s *service) publishExports() error {
 	for _, e := range s.volume.Exports() {
 		paths = append(paths, e.Path)
 	}
-	slices.SortFunc(want, func(a, b volume.ExportSpec) int { return compareStrings(a.Path, b.Path) })
+	slices.SortFunc(want, func(a, b volume.ExportSpec) int { return cmp.Compare(a.Path, b.Path) })
 	slices.Sort(paths)
 	if slices.EqualFunc(want, paths, func(w volume.ExportSpec, p string) bool { return w.Path == p }) {
 		return nil
@@ -272,16 +273,6 @@ func (s *service) publishExports() error {
 		return fmt.Errorf("propose the export table: %w", err)
 	}
 	return nil
-}
-
-func compareStrings(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // connOpened prepares a client's connection before its first request.
@@ -340,6 +331,11 @@ func (s *service) isServing() bool {
 // clients lists the NFSv4 clients.
 func (s *service) clients() []api.ClientStatus {
 	var out []api.ClientStatus
+	for _, c := range s.nfs4.Clients(s.volume) {
+		out = append(out, api.ClientStatus{
+			ID: fmt.Sprintf("%016x", uint64(c.ID)), Owner: c.Owner, Address: c.Addr, Sessions: len(c.Sessions), Opens: c.Opens, Locks: c.Locks,
+		})
+	}
 	return out
 }
 
