@@ -48,6 +48,9 @@ func ParseMatch(s string) (Match, error) {
 		return Match{Kind: MatchHost, Addr: canonical(addr)}, nil
 	}
 	name := strings.ToLower(strings.TrimSuffix(s, "."))
+	if name == "*" {
+		return Match{}, fmt.Errorf("%q: write * for anyone", s)
+	}
 	if err := checkHostName(name); err != nil {
 		return Match{}, err
 	}
