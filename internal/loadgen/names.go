@@ -7,10 +7,7 @@ import (
 	"holdfast/internal/nfsclient"
 )
 
-const (
-	namesDir  = "names"
-	namesKept = 200 // older ones are removed
-)
+const namesDir = "names"
 
 // names creates, renames and removes files. Nobody else knows the names, so a creation that finds its name taken, or a rename or removal that
 // does not find it, was executed before: a retry that the server did not recognise.
@@ -60,7 +57,7 @@ func (n *names) step(ctx context.Context) error {
 	}
 	n.note(renamed)
 	n.w.did(3, 0)
-	if len(n.order) > namesKept {
+	if len(n.order) > n.w.cfg.Names {
 		return n.removeOldest(ctx)
 	}
 	return nil

@@ -22,6 +22,8 @@ type WorkloadConfig struct {
 	// FileBytes is when a writer goes on in a new file, and Files how many it keeps (older ones are verified and removed). Defaults 8 MiB and 8.
 	FileBytes int
 	Files     int
+	// Names is how many of the files that are created and renamed stay; older ones are removed. Default 200.
+	Names int
 	// ProbeInterval is how often the probe writes. Default 10 ms.
 	ProbeInterval time.Duration
 	// LockInterval is how often another client tries a held lock. Default 20 ms.
@@ -35,6 +37,7 @@ func (cfg *WorkloadConfig) setDefaults() {
 	setDefault(&cfg.Writers, 2)
 	setDefault(&cfg.FileBytes, 8<<20)
 	setDefault(&cfg.Files, 8)
+	setDefault(&cfg.Names, 200)
 	setDefault(&cfg.ProbeInterval, 10*time.Millisecond)
 	setDefault(&cfg.LockInterval, 20*time.Millisecond)
 }

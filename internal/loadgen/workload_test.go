@@ -10,7 +10,7 @@ import (
 func runWorkload(t *testing.T, s *fakeServer) Report {
 	t.Helper()
 	w, err := StartWorkload(t.Context(), WorkloadConfig{
-		Mount: s.mount, FileBytes: 64 << 10, Files: 3, ProbeInterval: time.Microsecond, LockInterval: time.Microsecond,
+		Mount: s.mount, FileBytes: 64 << 10, Files: 3, Names: 20, ProbeInterval: time.Microsecond, LockInterval: time.Microsecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -19,8 +19,8 @@ func runWorkload(t *testing.T, s *fakeServer) Report {
 	enough := func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.calls["WRITE probe"] > 300 && s.calls["LOCKT held"] > 3*heldLocks && s.calls["WRITE counter"] > 60 && s.calls["OPEN writer-0-4"] > 0 &&
-			s.calls["RENAME name-00000215"] > 0
+		return s.calls["WRITE probe"] > 110 && s.calls["LOCKT held"] > 3*heldLocks && s.calls["WRITE counter"] > 40 && s.calls["OPEN writer-0-4"] > 0 &&
+			s.calls["RENAME name-00000030"] > 0
 	}
 	for deadline := time.Now().Add(20 * time.Second); !enough(); time.Sleep(time.Millisecond) { // the fake has no event for this
 		if time.Now().After(deadline) {
@@ -60,10 +60,10 @@ func TestWorkloadFinds(t *testing.T) {
 		{"append of a removed file dropped", on("WRITE", "writer-0-0", 3, drop), lost},
 		{"bit flipped", on("WRITE", "writer-0-4", 1, corrupt), lost},
 		{"increment dropped", on("WRITE", "counter", 33, drop), lost},
-		{"creation executed twice", on("OPEN", "new-00000205", 1, twice), doubled},
-		{"rename executed twice", on("RENAME", "name-00000205", 1, twice), doubled},
-		{"removal executed twice", on("REMOVE", "name-00000020", 1, twice), doubled},
-		{"rename dropped", on("RENAME", "name-00000205", 1, drop), func(r Report) bool { return r.Lost+r.Doubled > 0 }},
+		{"creation executed twice", on("OPEN", "new-00000024", 1, twice), doubled},
+		{"rename executed twice", on("RENAME", "name-00000024", 1, twice), doubled},
+		{"removal executed twice", on("REMOVE", "name-00000005", 1, twice), doubled},
+		{"rename dropped", on("RENAME", "name-00000024", 1, drop), func(r Report) bool { return r.Lost+r.Doubled > 0 }},
 		{"locks forgotten", on("WRITE", "probe", 100, forget), unlocked},
 		{"an error", on("WRITE", "probe", 100, fail), failed},
 		{"an error of a lock", on("LOCK", "counter", 20, fail), failed},
