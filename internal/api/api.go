@@ -28,12 +28,22 @@ type Status struct {
 
 // NodeStatus is what this node knows of one member of the cluster.
 type NodeStatus struct {
-	Name      string `json:"name"`
-	ID        uint64 `json:"id"`
-	Peer      string `json:"peer"`
-	Self      bool   `json:"self,omitempty"`
-	Connected bool   `json:"connected"`
+	Name  string    `json:"name"`
+	ID    uint64    `json:"id"`
+	Peer  string    `json:"peer"`
+	State NodeState `json:"state"`
 }
+
+// NodeState is what a node knows of another's being there.
+type NodeState string
+
+// The values of NodeState. Followers exchange nothing with each other while there is a leader, so that a node that leads nothing knows of the leaders only.
+const (
+	NodeSelf    NodeState = "self"
+	NodeAnswers NodeState = "answers"
+	NodeSilent  NodeState = "silent"  // a leader hears nothing of it
+	NodeUnknown NodeState = "unknown" // not asked from here
+)
 
 // VolumeStatus is one volume as this node sees it.
 type VolumeStatus struct {

@@ -71,13 +71,9 @@ func printStatus(o *options, s api.Status) error {
 	fmt.Fprintf(o.out, "node %s (id %d), up %s, %s of memory, holdfast %s\n", s.Node, s.ID, time.Since(s.Started).Round(time.Second), bytesText(s.RSSBytes), s.Version)
 	tw := tabwriter.NewWriter(o.out, 2, 8, 2, ' ', 0)
 	for _, n := range s.Nodes {
-		state := "unreachable"
-		switch {
-		case n.Self:
-			state = "this node"
-		case n.Connected:
-			state = "connected"
-		}
+		state := map[api.NodeState]string{
+			api.NodeSelf: "this node", api.NodeAnswers: "answers", api.NodeSilent: "DOES NOT ANSWER", api.NodeUnknown: "known to the leader",
+		}[n.State]
 		fmt.Fprintf(tw, "  %s\tid %d\t%s\t%s\n", n.Name, n.ID, n.Peer, state)
 	}
 	if err := tw.Flush(); err != nil {

@@ -18,21 +18,36 @@ func (n *Node) Status(context.Context) api.Status {
 	s := api.Status{
 		Cluster: n.cfg.Cluster.Name, Node: n.cfg.Node, ID: n.cfg.Self().ID, Version: n.version, Started: n.started, RSSBytes: residentBytes(),
 	}
-	connected := map[uint64]bool{}
+	states := map[uint64]api.NodeState{}
 	for _, svc := range n.services {
 		st := svc.replica.Status()
-		for _, p := range st.Peers {
-			connected[p.ID] = connected[p.ID] || p.Active
-		}
+		noteStates(states, st)
 		v := svc.status(n, st)
 		s.Volumes = append(s.Volumes, v)
 		s.Warnings = append(s.Warnings, warnings(n, v, st)...)
 	}
+	states[s.ID] = api.NodeSelf
 	for _, p := range n.cfg.Nodes {
-		self := p.ID == s.ID
-		s.Nodes = append(s.Nodes, api.NodeStatus{Name: p.Name, ID: p.ID, Peer: p.Peer, Self: self, Connected: self || connected[p.ID]})
+		state, ok := states[p.ID]
+		if !ok {
+			state = api.NodeUnknown
+		}
+		s.Nodes = append(s.Nodes, api.NodeStatus{Name: p.Name, ID: p.ID, Peer: p.Peer, State: state})
 	}
 	return s
+}
+
+// noteStates adds what one group knows of its members.
+func noteStates(states map[uint64]api.NodeState, st replica.Status) {
+	leads := st.Role == replica.RoleLeader
+	for _, p := range st.Peers {
+		switch {
+		case p.Active:
+			states[p.ID] = api.NodeAnswers
+		case leads && states[p.ID] != api.NodeAnswers:
+			states[p.ID] = api.NodeSilent
+		}
+	}
 }
 
 // nodeName returns a member's name, empty for 0.
