@@ -239,6 +239,17 @@ func (v *Volume) validate(index uint64) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	stored, err := get(v.store, keyState)
+	if err != nil {
+		return err
+	}
+	st, err := decodeState(stored)
+	if err != nil {
+		return err
+	}
+	if st.applied != index {
+		return fmt.Errorf("%w: metadata of index %d, promised was %d", ErrBadSnapshot, st.applied, index)
+	}
 	var b store.Batch
 	b.Delete(keyValid)
 	if err := v.store.Commit(&b); err != nil {
@@ -247,13 +258,7 @@ func (v *Volume) validate(index uint64) error {
 	if err := v.store.FlushMeta(context.Background()); err != nil {
 		return err
 	}
-	if err := v.load(); err != nil {
-		return err
-	}
-	if v.state.applied != index {
-		return fmt.Errorf("%w: metadata of index %d, promised was %d", ErrBadSnapshot, v.state.applied, index)
-	}
-	return nil
+	return v.load()
 }
 
 // installObjects reads the frames.

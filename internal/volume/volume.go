@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"holdfast/internal/rpc"
 	"holdfast/internal/store"
 	"holdfast/internal/xdr"
 )
@@ -204,6 +205,10 @@ func (v *Volume) Clients() []netip.AddrPort {
 func (v *Volume) Read(req *Request, reply *xdr.Encoder) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
+	if !v.valid {
+		rpc.AppendAccepted(reply, req.Call.XID, rpc.SystemErr)
+		return
+	}
 	tx := v.readTx(req.Time)
 	defer v.endRead(tx)
 	v.execute(tx, req, reply)
