@@ -378,7 +378,7 @@ func (c *Core) startTerm() {
 	c.lease.firstOwn = c.last + 1 // the empty entry that raft has just appended
 	c.lease.released = false
 	c.lease.end = 0
-	c.transfer = transfer{}
+	c.transfer = transfer{err: c.transfer.err}
 	c.election.deferred = nil
 	c.rn.Tick() // heartbeats at once: the lease begins with them
 	c.renewLease()
