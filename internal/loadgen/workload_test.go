@@ -70,7 +70,6 @@ func TestWorkloadFinds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
 			s := newFakeServer()
 			s.fault = tt.fault
 			r := runWorkload(t, s)
