@@ -31,7 +31,6 @@ func bitmapOf(attrs ...uint) bitmap {
 }
 
 func (b *bitmap) set(attr uint)     { b[attr/32] |= 1 << (attr % 32) }
-func (b *bitmap) clear(attr uint)   { b[attr/32] &^= 1 << (attr % 32) }
 func (b bitmap) has(attr uint) bool { return b[attr/32]&(1<<(attr%32)) != 0 }
 func (b bitmap) empty() bool        { return b == bitmap{} }
 

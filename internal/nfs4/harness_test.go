@@ -33,10 +33,7 @@ const (
 	testDir    = "/data"
 )
 
-var (
-	dataExport = volume.ExportID(testDir)
-	rootAuth   = rpc.Auth{Flavor: rpc.AuthSys, Machine: "test"}
-)
+var rootAuth = rpc.Auth{Flavor: rpc.AuthSys, Machine: "test"}
 
 // newServer has one export, /data, in which nobody is squashed.
 func newServer(t testing.TB) *server {

@@ -32,7 +32,6 @@ const (
 	errOpIllegal         status = 10044
 	errBadSession        status = 10052
 	errBadSlot           status = 10053
-	errCompleteAlready   status = 10054
 	errLayoutUnavailable status = 10059
 	errSequencePos       status = 10064
 	errReqTooBig         status = 10065
