@@ -110,7 +110,7 @@ func (r *Replica) checkpointWorker() {
 				continue
 			}
 		}
-		if err := r.checkpoint(r.ctx); err != nil {
+		if err := r.checkpoint(r.ctx, r.do); err != nil {
 			if r.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 				return
 			}
@@ -120,7 +120,8 @@ func (r *Replica) checkpointWorker() {
 	}
 }
 
-func (r *Replica) checkpoint(ctx context.Context) error {
+// checkpoint checkpoints the state machine and drops the log that is not needed any more. do runs a function where the Core may be used.
+func (r *Replica) checkpoint(ctx context.Context, do func(func(now int64)) error) error {
 	logged := r.uncheckpointed.Load()
 	if r.cfg.StateMachine.Applied() == 0 {
 		return nil // nothing there, or invalid
@@ -133,7 +134,7 @@ func (r *Replica) checkpoint(ctx context.Context) error {
 	var keep uint64
 	var meta Meta
 	laggards := r.sizes.before(r.cfg.RetainMaxBytes)
-	err = r.do(func(int64) {
+	err = do(func(int64) {
 		keep = r.core.KeepFrom(index, laggards)
 		meta = r.core.meta()
 	})

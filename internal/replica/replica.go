@@ -188,6 +188,11 @@ func New(cfg Config) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newReplica(cfg, core, start), nil
+}
+
+// newReplica makes a replica around a Core.
+func newReplica(cfg Config, core *Core, start CoreConfig) *Replica {
 	r := &Replica{cfg: cfg, core: core, checkpointNow: make(chan struct{}, 1), sentBytes: make(map[uint64]*atomic.Int64)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.inbox.wake = make(chan struct{}, 1)
@@ -200,7 +205,7 @@ func New(cfg Config) (*Replica, error) {
 		r.meta.current = *start.Meta
 	}
 	r.sizes.start(cfg.Log.LastIndex())
-	return r, nil
+	return r
 }
 
 // Start sets the replica to work. The transport may deliver from before on.

@@ -277,6 +277,13 @@ func (r *Replica) receive(from uint64, s transport.Stream) (*SnapshotMeta, error
 	if err := receiveFrame(s, frameMeta, &in); err != nil {
 		return nil, err
 	}
+	reader := &snapshotReader{s: s, received: &r.installedBytes}
+	return r.installStream(in, since, reader, func() bool { return reader.err == nil || errors.Is(reader.err, io.EOF) })
+}
+
+// installStream replaces the state machine's state, which is at since, by what stream brings. whole tells afterwards whether the stream came whole: if it did and
+// the installation failed all the same, it was our own storage, or a snapshot that nobody can install.
+func (r *Replica) installStream(in InstallMeta, since uint64, stream io.Reader, whole func() bool) (*SnapshotMeta, error) {
 	if in.Index <= since || in.Term == 0 || len(in.Conf.Voters) == 0 {
 		return nil, fmt.Errorf("%w: index %d, term %d, %d voters", errSnapshotProtocol, in.Index, in.Term, len(in.Conf.Voters))
 	}
@@ -284,11 +291,9 @@ func (r *Replica) receive(from uint64, s transport.Stream) (*SnapshotMeta, error
 		r.fail(err)
 		return nil, err
 	}
-	reader := &snapshotReader{s: s, received: &r.installedBytes}
-	if err := r.cfg.StateMachine.Install(reader); err != nil {
+	if err := r.cfg.StateMachine.Install(stream); err != nil {
 		err = fmt.Errorf("install a snapshot: %w", err)
-		if reader.err == nil || errors.Is(reader.err, io.EOF) {
-			// The stream was fine, so it was our own storage, or a snapshot that nobody can install.
+		if whole() {
 			r.fail(err)
 		}
 		return nil, err
@@ -302,9 +307,11 @@ func (r *Replica) receive(from uint64, s transport.Stream) (*SnapshotMeta, error
 }
 
 func (r *Replica) endInstall(from uint64, meta *SnapshotMeta) {
+	_ = r.do(func(now int64) { r.endInstallNow(now, from, meta) })
+}
+
+func (r *Replica) endInstallNow(now int64, from uint64, meta *SnapshotMeta) {
 	valid := r.cfg.StateMachine.Applied() != 0
-	_ = r.do(func(now int64) {
-		// A state machine that was empty before and still is has lost nothing.
-		r.core.EndInstall(now, from, meta, valid || r.core.applied == 0 && !r.core.install.needed)
-	})
+	// A state machine that was empty before and still is has lost nothing.
+	r.core.EndInstall(now, from, meta, valid || r.core.applied == 0 && !r.core.install.needed)
 }
