@@ -34,8 +34,11 @@ func (k *metaKeeper) confIndex() uint64 {
 	return k.current.ConfIndex
 }
 
-// logSizes knows roughly how many bytes of log lie behind an index: marks about a MiB apart.
+// logSizes knows roughly how many bytes of log lie behind an index.
 type logSizes struct {
+	// every is how far apart marks are, in bytes; it is set once.
+	every int64
+
 	mu    sync.Mutex
 	marks []sizeMark
 	total int64
@@ -46,6 +49,7 @@ type sizeMark struct {
 	total int64 // bytes up to index
 }
 
+// sizeMarkBytes is the most that marks are apart; logs that keep little have a finer scale.
 const sizeMarkBytes = 1 << 20
 
 // start begins to count at the end of a log; what is before counts as nothing.
@@ -64,7 +68,7 @@ func (s *logSizes) add(last uint64, bytes int64) {
 	for n := len(s.marks); n > 0 && s.marks[n-1].index > last; n-- {
 		s.marks = s.marks[:n-1] // entries were replaced
 	}
-	if n := len(s.marks); n == 0 || s.total-s.marks[n-1].total >= sizeMarkBytes {
+	if n := len(s.marks); n == 0 || s.total-s.marks[n-1].total >= s.every {
 		s.marks = append(s.marks, sizeMark{last, s.total})
 	}
 }
@@ -123,11 +127,8 @@ func (r *Replica) checkpointWorker() {
 // checkpoint checkpoints the state machine and drops the log that is not needed any more. do runs a function where the Core may be used.
 func (r *Replica) checkpoint(ctx context.Context, do func(func(now int64)) error) error {
 	logged := r.uncheckpointed.Load()
-	if r.cfg.StateMachine.Applied() == 0 {
-		return nil // nothing there, or invalid
-	}
-	index, err := r.cfg.StateMachine.Checkpoint(ctx)
-	if err != nil {
+	index, err := r.checkpointState(ctx)
+	if err != nil || index == 0 {
 		return err
 	}
 	r.uncheckpointed.Add(-logged)
@@ -158,4 +159,14 @@ func (r *Replica) checkpoint(ctx context.Context, do func(func(now int64)) error
 	r.sizes.forget(upTo)
 	r.cfg.Logger.Debug("checkpoint", "index", index, "log from", upTo+1)
 	return nil
+}
+
+// checkpointState checkpoints the state machine, unless it is empty or invalid (0).
+func (r *Replica) checkpointState(ctx context.Context) (uint64, error) {
+	r.exclusive.Lock()
+	defer r.exclusive.Unlock()
+	if r.cfg.StateMachine.Applied() == 0 {
+		return 0, nil
+	}
+	return r.cfg.StateMachine.Checkpoint(ctx)
 }

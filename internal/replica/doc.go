@@ -8,6 +8,6 @@
 //
 // DESIGN.md beside this file argues why the lease, the transfer of leadership and the return of a node that lost its disk are safe.
 //
-// Locks are held for moments only, never across disk or network I/O. Whatever storage fails ends the replica for good: Config.Fatal is called
+// The run loop never waits for disk or network, nor for a lock that is held across either. Whatever storage fails ends the replica for good: Config.Fatal is called
 // and the process is expected to exit, because nothing is known of the page cache after a failed fsync.
 package replica

@@ -89,6 +89,8 @@ func (c *Core) BeginInstall(now int64, from, term, index uint64) error {
 	switch {
 	case c.rn == nil || !c.known(from):
 		return fmt.Errorf("%w: not taking part yet", ErrSnapshotRefused)
+	case len(c.sends) > 0:
+		return fmt.Errorf("%w: still sending one", ErrSnapshotRefused)
 	case c.install.active:
 		return fmt.Errorf("%w: another one is being installed", ErrSnapshotRefused)
 	case term < c.state.term:
@@ -108,13 +110,13 @@ func (c *Core) BeginInstall(now int64, from, term, index uint64) error {
 // Installable reports whether all entries that were handed out are applied.
 func (c *Core) Installable() bool { return c.install.active && c.install.applying == 0 }
 
-// EndInstall ends what BeginInstall began. With meta the state machine is at meta.Index now. With nil the installation failed, and valid tells whether the
-// state machine still holds what it held before.
-func (c *Core) EndInstall(now int64, from uint64, meta *SnapshotMeta, valid bool) {
+// EndInstall ends what BeginInstall began. With meta the state machine is at meta.Index now. With nil the installation failed; applied is the
+// state machine's applied index, 0 if it holds nothing valid any more.
+func (c *Core) EndInstall(now int64, from uint64, meta *SnapshotMeta, applied uint64) {
 	c.now = now
 	c.install.active = false
 	if meta == nil {
-		if !valid {
+		if applied < c.applied {
 			c.install.needed, c.applied = true, 0
 		}
 		c.after()

@@ -62,4 +62,6 @@ func (m *Manual) Install(in InstallMeta, since uint64, stream io.Reader, whole f
 }
 
 // EndInstall tells the Core what became of an installation; meta is nil if it failed.
-func (m *Manual) EndInstall(now int64, from uint64, meta *SnapshotMeta) { m.r.endInstallNow(now, from, meta) }
+func (m *Manual) EndInstall(now int64, from uint64, meta *SnapshotMeta) {
+	m.r.endInstallNow(now, from, meta)
+}

@@ -22,8 +22,8 @@ var (
 	ErrTooLarge = errors.New("replica: entry is too large")
 )
 
-// StateMachine is what entries are applied to; see package volume. Apply, AdvanceTo and Redo are called from one goroutine; Checkpoint and Snapshot may
-// run at the same time. Install is called while nothing else is but Applied.
+// StateMachine is what entries are applied to; see package volume. Apply, AdvanceTo and Redo are called from one goroutine; Checkpoint and Snapshot, and a
+// Snapshot's WriteTo, may run at the same time. Install is called while nothing else is but Applied.
 type StateMachine interface {
 	// Applied returns the index of the last entry applied; 0 if there was none or the state is invalid, after an Install that did not finish.
 	Applied() uint64
@@ -154,6 +154,8 @@ type Replica struct {
 	applies   queue[ApplyWork]
 	events    queue[Event]
 	meta      metaKeeper
+	// exclusive keeps Checkpoint and Install apart. Workers hold it across I/O; the run loop never takes it.
+	exclusive sync.Mutex
 	sizes     logSizes
 
 	// servingUntil is Core.ServingUntil as of the last turn of the loop; it is stored before that turn's messages leave.
@@ -204,6 +206,7 @@ func newReplica(cfg Config, core *Core, start CoreConfig) *Replica {
 	if start.Meta != nil {
 		r.meta.current = *start.Meta
 	}
+	r.sizes.every = min(sizeMarkBytes, cfg.RetainBytes/16)
 	r.sizes.start(cfg.Log.LastIndex())
 	return r
 }

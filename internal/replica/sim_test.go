@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"container/heap"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -428,7 +429,7 @@ func (n *simNode) sendSnapshot(w SnapshotWork) {
 		toLife := to.life
 		to.onInstal = func() {
 			if n.core == nil || n.life != life {
-				to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied() != 0 || to.core.applied == 0 && !to.core.install.needed)
+				to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied())
 				to.flush()
 				return
 			}
@@ -482,12 +483,12 @@ func (s *sim) install(n, to *simNode, toLife int, snap Snapshot, meta SnapshotMe
 			if err := to.sm.Install(&b); err != nil {
 				s.t.Fatal(err)
 			}
-			to.core.EndInstall(to.clock(), n.id, &meta, true)
+			to.core.EndInstall(to.clock(), n.id, &meta, to.sm.Applied())
 			to.flush()
 			done(true)
 			return
 		}
-		to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied() != 0 || to.core.applied == 0 && !to.core.install.needed)
+		to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied())
 		to.flush()
 		done(false)
 	})
@@ -519,7 +520,7 @@ func (n *simNode) checkpoint() {
 	if n.core == nil || n.core.rn == nil || n.core.install.active || n.sm.Applied() == 0 {
 		return
 	}
-	index, _ := n.sm.Checkpoint(nil) //nolint:staticcheck // the toy needs no context
+	index, _ := n.sm.Checkpoint(context.Background())
 	laggards := uint64(0)
 	if index > 40 {
 		laggards = index - 40

@@ -291,6 +291,8 @@ func (r *Replica) installStream(in InstallMeta, since uint64, stream io.Reader, 
 		r.fail(err)
 		return nil, err
 	}
+	r.exclusive.Lock()
+	defer r.exclusive.Unlock()
 	if err := r.cfg.StateMachine.Install(stream); err != nil {
 		err = fmt.Errorf("install a snapshot: %w", err)
 		if whole() {
@@ -311,7 +313,5 @@ func (r *Replica) endInstall(from uint64, meta *SnapshotMeta) {
 }
 
 func (r *Replica) endInstallNow(now int64, from uint64, meta *SnapshotMeta) {
-	valid := r.cfg.StateMachine.Applied() != 0
-	// A state machine that was empty before and still is has lost nothing.
-	r.core.EndInstall(now, from, meta, valid || r.core.applied == 0 && !r.core.install.needed)
+	r.core.EndInstall(now, from, meta, r.cfg.StateMachine.Applied())
 }
