@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func (k *metaKeeper) confIndex() uint64 {
 
 // logSizes knows roughly how many bytes of log lie behind an index.
 type logSizes struct {
-	// every is how far apart marks are, in bytes; it is set once.
+	// every is how far apart marks are, in bytes; 0: sizeMarkBytes. It is set once.
 	every int64
 
 	mu    sync.Mutex
@@ -68,7 +69,7 @@ func (s *logSizes) add(last uint64, bytes int64) {
 	for n := len(s.marks); n > 0 && s.marks[n-1].index > last; n-- {
 		s.marks = s.marks[:n-1] // entries were replaced
 	}
-	if n := len(s.marks); n == 0 || s.total-s.marks[n-1].total >= s.every {
+	if n := len(s.marks); n == 0 || s.total-s.marks[n-1].total >= cmp.Or(s.every, sizeMarkBytes) {
 		s.marks = append(s.marks, sizeMark{last, s.total})
 	}
 }
