@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 )
 
@@ -174,13 +176,10 @@ func (m *Mem) SeekObject(id uint64, off int64, hole bool) (int64, error) {
 	return at, nil
 }
 
-// ListObjects implements Store.
+// ListObjects implements Store. The order is that of the ids, so that what the caller does is repeatable.
 func (m *Mem) ListObjects(fn func(id uint64) bool) error {
 	m.mu.RLock()
-	ids := make([]uint64, 0, len(m.objects))
-	for id := range m.objects {
-		ids = append(ids, id)
-	}
+	ids := slices.Sorted(maps.Keys(m.objects))
 	m.mu.RUnlock()
 	for _, id := range ids {
 		if !fn(id) {
