@@ -73,6 +73,16 @@ func (p *proposals) open() {
 	}
 }
 
+// pause takes no more, but keeps what is queued.
+func (p *proposals) pause() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.opened {
+		p.opened, p.reason = false, ErrTransferring
+		p.wakeWaitersLocked()
+	}
+}
+
 // close drops what is queued, and whoever adds gets reason.
 func (p *proposals) close(reason error) {
 	p.mu.Lock()

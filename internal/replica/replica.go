@@ -276,49 +276,6 @@ func (r *Replica) Propose(ctx context.Context, data []byte) error {
 	return r.proposals.add(ctx, data)
 }
 
-// Transfer hands leadership to a member, or to the best if to is 0, and returns when that member is known to lead. What was proposed before is applied
-// before. When it fails after the lease was given up, some other member, or this one again, leads soon.
-func (r *Replica) Transfer(ctx context.Context, to uint64) error {
-	result := make(chan error, 1)
-	err := r.do(func(now int64) {
-		if _, err := r.core.TransferLeader(now, to); err != nil {
-			result <- err
-			return
-		}
-		r.waiters = append(r.waiters, func() bool { return r.transferDone(result) })
-	})
-	if err != nil {
-		return err
-	}
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("hand over: %w", ctx.Err())
-	case <-r.ctx.Done():
-		return ErrStopped
-	}
-}
-
-// transferDone sends the result of a transfer once it is known.
-func (r *Replica) transferDone(result chan<- error) bool {
-	active, err := r.core.Transferring()
-	st := r.core.state
-	switch {
-	case active:
-		return false
-	case err != nil:
-		result <- err
-	case st.lead == 0:
-		return false
-	case st.lead == r.cfg.ID:
-		result <- errSuccessor
-	default:
-		result <- nil
-	}
-	return true
-}
-
 // SetReport sets what the leader gets to know of this member (Status.Peers), such as its free space; at most MaxReportBytes.
 func (r *Replica) SetReport(report []byte) {
 	_ = r.do(func(int64) { r.core.SetReport(report) })

@@ -321,6 +321,16 @@ func TestReplicasHandOver(t *testing.T) {
 	c.agree()
 }
 
+func TestReplicaLeadsOnWhenNobodyCanTakeOver(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, 1, nil)
+	l := c.leader()
+	if err := l.replica.Transfer(t.Context(), 0); !errors.Is(err, ErrNoSuccessor) {
+		t.Errorf("Transfer returns %v", err)
+	}
+	c.mustDo(l, 100)
+}
+
 func TestReplicaCatchesUpWithSnapshot(t *testing.T) {
 	checkGoroutines(t)
 	c := newCluster(t, 3, func(cfg *Config) {
