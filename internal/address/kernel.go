@@ -3,6 +3,7 @@ package address
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"time"
@@ -15,6 +16,8 @@ import (
 type network interface {
 	// device finds the interface of that name, or, without a name, the one whose network the prefix is of.
 	device(name string, prefix netip.Prefix) (device, error)
+	// carrier makes a device of the process's own for an address, see openCarrier.
+	carrier() (device, io.Closer, error)
 	// add puts the address on the interface, or renews it there, for a lifetime.
 	add(d device, prefix netip.Prefix, lifetime time.Duration) error
 	// remove takes the address off the interface; that it is not there is no error.
@@ -74,6 +77,8 @@ func hasNetwork(l netlink.Link, prefix netip.Prefix) (bool, error) {
 	}
 	return false, nil
 }
+
+func (kernel) carrier() (device, io.Closer, error) { return openCarrier() }
 
 func (kernel) add(d device, prefix netip.Prefix, lifetime time.Duration) error {
 	a := netlinkAddr(prefix)

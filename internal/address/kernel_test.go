@@ -24,6 +24,8 @@ import (
 const (
 	insideVar = "HOLDFAST_TEST_INSIDE" // set in the process that runs a test inside its namespace
 	holderVar = "HOLDFAST_TEST_HOLDER" // set in a holder: the address
+
+	holderLifetime = 2 * time.Second
 )
 
 func TestMain(m *testing.M) {
@@ -45,7 +47,7 @@ func holderMain(prefix netip.Prefix) error {
 	} else if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
-	m, err := New(Config{Prefix: prefix, Device: "eth0", Lifetime: 2 * time.Second, MayHold: func() bool { return true }})
+	m, err := New(Config{Prefix: prefix, Device: "eth0", Lifetime: holderLifetime, MayHold: func() bool { return true }})
 	if err != nil {
 		return err
 	}
@@ -145,17 +147,32 @@ func (h *holder) acquire(t *testing.T) {
 	}
 }
 
-// TestAddressVanishes: the kernel drops the address of a holder that was killed, and not before.
+// TestAddressVanishes: the kernel drops the address of a holder that was killed or stopped, and not before.
 func TestAddressVanishes(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	for _, prefix := range []string{"10.9.0.100/24", "fd00:9::64/64"} {
-		t.Run(prefix, func(t *testing.T) { addressVanishes(t, netip.MustParsePrefix(prefix)) })
+	// An IPv4 address is on a device that goes with the process.
+	const atOnce = 200 * time.Millisecond
+	// The kernel rounds up, and looks after its addresses when it has time.
+	const later = 2 * holderLifetime
+	for _, c := range []struct {
+		prefix string
+		sig    os.Signal
+		within time.Duration
+	}{
+		{"10.9.0.100/24", syscall.SIGKILL, atOnce},
+		{"10.9.0.100/24", syscall.SIGSTOP, later},
+		{"fd00:9::64/64", syscall.SIGKILL, later},
+		{"fd00:9::64/64", syscall.SIGSTOP, later},
+	} {
+		t.Run(fmt.Sprint(c.prefix, " ", c.sig), func(t *testing.T) {
+			addressVanishes(t, netip.MustParsePrefix(c.prefix), c.sig, c.within)
+		})
 	}
 }
 
-func addressVanishes(t *testing.T, prefix netip.Prefix) {
+func addressVanishes(t *testing.T, prefix netip.Prefix, sig os.Signal, within time.Duration) {
 	h := startHolder(t, prefix.String())
 	// A second process keeps the holder's namespace, and shows what is in it.
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
@@ -181,20 +198,18 @@ func addressVanishes(t *testing.T, prefix netip.Prefix) {
 		return false
 	}
 	h.acquire(t)
-	const lifetime = 2 * time.Second // as in holderMain
-	for end := time.Now().Add(lifetime + lifetime/2); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(holderLifetime + holderLifetime/2); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if !present() {
 			t.Fatal("the address vanished while it was held")
 		}
 	}
-	if err := h.cmd.Process.Kill(); err != nil {
+	if err := h.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
 	killed := time.Now()
 	for present() {
-		// The kernel rounds up, and looks after its addresses when it has time.
-		if time.Since(killed) > 2*lifetime {
-			t.Fatalf("the address is still there %v after its holder was killed", time.Since(killed))
+		if time.Since(killed) > within {
+			t.Fatalf("the address is still there %v after the signal", time.Since(killed))
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

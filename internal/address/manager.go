@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -44,15 +45,25 @@ type Manager struct {
 	cfg Config
 	net network
 
-	mu   sync.Mutex
-	hold *hold // nil when the address is not held
+	mu      sync.Mutex
+	hold    *hold   // nil when the address is not held
+	carrier *device // made at first use; nil before, and where there is none
+	opened  io.Closer
+	plain   bool // there is no carrier: the address is on the device that it is announced on
+}
+
+// place is where an address is.
+type place struct {
+	announce device // that the neighbours are on
+	carrier  device // that has the address
+	prefix   netip.Prefix
 }
 
 // hold is the time between Acquire and Release.
 type hold struct {
-	device device
-	stop   context.CancelFunc
-	done   chan struct{} // closed when the loop has ended and, unless it was cut off by Release, the address is removed
+	place
+	stop context.CancelFunc
+	done chan struct{} // closed when the loop has ended and the address is removed
 
 	mu      sync.Mutex
 	server  netip.AddrPort   // of the connections to tickle again
@@ -82,40 +93,75 @@ func New(cfg Config) (*Manager, error) {
 
 // Acquire puts the address on this machine, announces it, and keeps renewing and announcing it until Release is called,
 // ctx ends, or MayHold denies it. It returns after the first announcement; an error means that the address is not held.
-// Acquire of an address that is held already announces it anew.
+// Acquire of an address that is held already takes it anew.
 func (m *Manager) Acquire(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.endLocked()
-	d, err := m.net.device(m.cfg.Device, m.cfg.Prefix)
+	p, err := m.placeLocked()
 	if err != nil {
 		return fmt.Errorf("take over %s: %w", m.cfg.Prefix, err)
 	}
 	added := time.Now()
-	if err := m.net.add(d, m.cfg.Prefix, m.cfg.Lifetime); err != nil {
+	if err := m.net.add(p.carrier, p.prefix, m.cfg.Lifetime); err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}
-	if err := m.announce(d); err != nil {
+	if err := m.announce(p.announce); err != nil {
 		// Neighbours that do not know the address yet will ask for it, and it is announced again.
 		m.cfg.Logger.Warn("cannot announce the address", "address", m.cfg.Prefix, "err", err)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	h := &hold{device: d, stop: stop, done: make(chan struct{})}
+	h := &hold{place: p, stop: stop, done: make(chan struct{})}
 	m.hold = h
 	go m.keep(ctx, h, added)
 	return nil
 }
 
-// Release removes the address at once. It also removes one that an earlier process has left behind.
+// Release removes the address at once. It also removes one that an earlier process has left behind, and prepares what a
+// later Acquire needs, so that it is quick.
 func (m *Manager) Release() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.endLocked()
-	d, err := m.net.device(m.cfg.Device, m.cfg.Prefix)
+	p, err := m.placeLocked()
 	if err != nil {
 		return fmt.Errorf("release %s: %w", m.cfg.Prefix, err)
 	}
-	return m.net.remove(d, m.cfg.Prefix)
+	return errors.Join(m.net.remove(p.carrier, p.prefix), m.net.remove(p.announce, m.cfg.Prefix))
+}
+
+// Close releases the address and what the Manager keeps open. The Manager is not to be used afterwards.
+func (m *Manager) Close() error {
+	err := m.Release()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.opened != nil {
+		err = errors.Join(err, m.opened.Close())
+		m.opened, m.carrier = nil, nil
+	}
+	return err
+}
+
+// placeLocked finds the devices. m.mu is held.
+func (m *Manager) placeLocked() (place, error) {
+	d, err := m.net.device(m.cfg.Device, m.cfg.Prefix)
+	if err != nil {
+		return place{}, err
+	}
+	// Linux answers for an IPv4 address of any device, but advertises an IPv6 address on its own only.
+	if m.carrier == nil && !m.plain && m.cfg.Prefix.Addr().Is4() {
+		carrier, opened, err := m.net.carrier()
+		if err != nil {
+			m.cfg.Logger.Warn("the address will outlive a killed process for its lifetime, and clients will wait for longer", "err", err)
+			m.plain = true
+		} else {
+			m.carrier, m.opened = &carrier, opened
+		}
+	}
+	if m.carrier == nil {
+		return place{announce: d, carrier: d, prefix: m.cfg.Prefix}, nil
+	}
+	return place{announce: d, carrier: *m.carrier, prefix: hostPrefix(m.cfg.Prefix)}, nil
 }
 
 // Held tells whether the address is being kept up.
@@ -150,7 +196,7 @@ func (m *Manager) Tickle(port uint16, clients []netip.AddrPort) error {
 	return m.net.tickle(server, clients)
 }
 
-// endLocked ends the loop of a hold, leaving the address where it is. m.mu is held.
+// endLocked ends the loop of a hold, which removes the address. m.mu is held.
 func (m *Manager) endLocked() {
 	if m.hold == nil {
 		return
@@ -173,15 +219,15 @@ func (m *Manager) keep(ctx context.Context, h *hold, added time.Time) {
 	for {
 		select {
 		case <-ctx.Done():
-			m.drop(h.device)
+			m.drop(h.place)
 			return
 		case <-renew.C:
 			if !m.cfg.MayHold() {
 				m.cfg.Logger.Warn("giving the address up: another node may hold it now", "address", m.cfg.Prefix)
-				m.drop(h.device)
+				m.drop(h.place)
 				return
 			}
-			err := m.net.add(h.device, m.cfg.Prefix, m.cfg.Lifetime)
+			err := m.net.add(h.carrier, h.prefix, m.cfg.Lifetime)
 			if err != nil && !failing {
 				m.cfg.Logger.Error("cannot renew the address", "address", m.cfg.Prefix, "err", err)
 			}
@@ -197,8 +243,8 @@ func (m *Manager) keep(ctx context.Context, h *hold, added time.Time) {
 }
 
 // drop removes the address on behalf of keep.
-func (m *Manager) drop(d device) {
-	if err := m.net.remove(d, m.cfg.Prefix); err != nil {
+func (m *Manager) drop(p place) {
+	if err := m.net.remove(p.carrier, p.prefix); err != nil {
 		m.cfg.Logger.Error("cannot remove the address; the kernel will when its lifetime ends", "address", m.cfg.Prefix, "err", err)
 	}
 }
@@ -208,7 +254,7 @@ func (m *Manager) repeat(h *hold) {
 	if !m.cfg.MayHold() {
 		return // the next renewal gives the address up
 	}
-	if err := m.announce(h.device); err != nil {
+	if err := m.announce(h.announce); err != nil {
 		m.cfg.Logger.Warn("cannot announce the address", "address", m.cfg.Prefix, "err", err)
 	}
 	h.mu.Lock()

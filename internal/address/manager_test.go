@@ -3,6 +3,7 @@ package address
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -20,15 +21,23 @@ type fakeNetwork struct {
 	frames  int
 	tickles int
 	addErr  error
+	where   string // device and prefix of the last add
+
+	carrierErr error
 }
 
 func (f *fakeNetwork) device(string, netip.Prefix) (device, error) {
 	return device{index: 2, name: "eth0", mac: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, nil
 }
 
-func (f *fakeNetwork) add(_ device, _ netip.Prefix, lifetime time.Duration) error {
+func (f *fakeNetwork) carrier() (device, io.Closer, error) {
+	return device{index: 3, name: "holdfast0"}, io.NopCloser(nil), f.carrierErr
+}
+
+func (f *fakeNetwork) add(d device, p netip.Prefix, lifetime time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.where = d.name + " " + p.String()
 	if f.addErr == nil {
 		f.expires = time.Now().Add(lifetime)
 	}
@@ -174,5 +183,34 @@ func TestNewRejects(t *testing.T) {
 	}
 	if _, err := New(ok); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestManagerPlaces: where the address goes.
+func TestManagerPlaces(t *testing.T) {
+	for _, c := range []struct {
+		prefix     string
+		carrierErr error
+		want       string
+	}{
+		{"10.94.0.100/24", nil, "holdfast0 10.94.0.100/32"},
+		{"10.94.0.100/24", errors.New("no tun here"), "eth0 10.94.0.100/24"},
+		{"fd00::64/64", nil, "eth0 fd00::64/64"},
+	} {
+		m, f := newTestManager(t, func() bool { return true })
+		m.cfg.Prefix = netip.MustParsePrefix(c.prefix)
+		f.carrierErr = c.carrierErr
+		if err := m.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if f.where != c.want {
+			t.Errorf("%s: on %s, want %s", c.prefix, f.where, c.want)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		if f.present() {
+			t.Errorf("%s is there after Close", c.prefix)
+		}
 	}
 }
