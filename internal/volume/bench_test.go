@@ -20,13 +20,16 @@ func benchHarness(b *testing.B) (h *harness, dir *Inode, files []*Inode) {
 		}
 	})
 	root := h.root()
-	h.do(func(tx *Tx) {
-		dir = must(b)(tx.Mkdir(nil, root, "dir", SetAttr{}))
-		for i := range 1000 {
+	h.do(func(tx *Tx) { dir = must(b)(tx.Mkdir(nil, root, "dir", SetAttr{})) })
+	for i := range 1000 {
+		h.do(func(tx *Tx) {
 			f := must(b)(tx.Create(nil, dir, fmt.Sprint("file", i), TypeFile, CreateAttr{}))
 			files = append(files, must(b)(tx.Write(nil, f, 0, make([]byte, 8192))))
-		}
-	})
+		})
+	}
+	if _, err := h.v.Checkpoint(b.Context()); err != nil {
+		b.Fatal(err)
+	}
 	dir = h.current(dir)
 	b.ReportAllocs()
 	b.ResetTimer()
