@@ -26,6 +26,7 @@ const (
 	holderVar = "HOLDFAST_TEST_HOLDER" // set in a holder: the address
 
 	holderLifetime = 2 * time.Second
+	holderPort     = 2049
 )
 
 func TestMain(m *testing.M) {
@@ -51,6 +52,21 @@ func holderMain(prefix netip.Prefix) error {
 	if err != nil {
 		return err
 	}
+	lc := net.ListenConfig{Control: ReuseAddr}
+	l, err := lc.Listen(context.Background(), "tcp", netip.AddrPortFrom(prefix.Addr(), holderPort).String())
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			// Connections are kept, and answered with a byte, until the end of the process.
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Write([]byte("x"))
+		}
+	}()
 	if err := m.Acquire(context.Background()); err != nil {
 		return err
 	}
@@ -214,6 +230,58 @@ func addressVanishes(t *testing.T, prefix netip.Prefix, sig os.Signal, within ti
 		time.Sleep(5 * time.Millisecond)
 	}
 	t.Logf("gone after %v", time.Since(killed).Round(time.Millisecond))
+}
+
+// TestKillIsSilent: clients of a process that was killed see neither the end of their connections nor a refusal.
+func TestKillIsSilent(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	h := startHolder(t, "10.9.0.100/24")
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close() // keeps the namespace, as the machine outlives the process
+	peer, err := netlink.LinkByName("peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (kernel{}).add(device{index: peer.Attrs().Index, name: "peer"}, netip.MustParsePrefix("10.9.0.1/24"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	h.acquire(t)
+	server := fmt.Sprintf("10.9.0.100:%d", holderPort)
+	var clients []net.Conn
+	for range 20 {
+		c, err := net.Dial("tcp", server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, c)
+	}
+	if err := h.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	h.cmd.Wait()
+	silence := time.Now().Add(300 * time.Millisecond)
+	for _, c := range clients {
+		c.SetReadDeadline(silence)
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a client was told: %v", err)
+		}
+	}
+	c, err := net.DialTimeout("tcp", server, 300*time.Millisecond)
+	if err == nil {
+		c.Close()
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a new connection: %v", err)
+	}
 }
 
 // TestAnnounceUpdatesNeighbour: a neighbour that knew the address elsewhere learns where it is now.
