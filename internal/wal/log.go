@@ -90,6 +90,8 @@ type Log struct {
 
 	spareCount atomic.Int32 // len(spares), for Stats, which must not wait for a disk
 
+	hurry atomic.Bool // an append waits for the segment being prepared
+
 	requests chan uint64   // sequence numbers of segments to prepare; nil with SyncPrepare
 	prepared chan preparer // what became of them
 	done     chan struct{} // closed when the preparing goroutine has ended
