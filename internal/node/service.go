@@ -64,6 +64,7 @@ type service struct {
 	requests sync.WaitGroup // those of requests that only read
 
 	// While this node leads; touched by replica's event goroutine only.
+	leadCtx     context.Context
 	stopLeading context.CancelFunc
 	leading     *sync.WaitGroup
 }
@@ -184,6 +185,10 @@ func (s *service) event(e replica.Event) {
 	case replica.LeaseRegained:
 		s.log.Info("the lease is back", "term", e.Term)
 		s.phases.set(serving)
+		if s.address != nil {
+			// It may have been given up meanwhile, or be about to be.
+			s.takeAddress(s.leadCtx)
+		}
 	case replica.LeaderChanged:
 		s.log.Info("leader", "node", s.node.nodeName(e.Leader), "term", e.Term)
 	}
@@ -193,7 +198,7 @@ func (s *service) event(e replica.Event) {
 func (s *service) lead(term uint64) {
 	front := s.gate.Lead()
 	ctx, cancel := context.WithCancel(s.ctx)
-	s.stopLeading, s.leading = cancel, new(sync.WaitGroup)
+	s.leadCtx, s.stopLeading, s.leading = ctx, cancel, new(sync.WaitGroup)
 	s.phases.set(serving)
 	s.leading.Go(func() { front.Run(ctx) })
 	if s.address == nil {
