@@ -198,7 +198,10 @@ func (g *Gateway) Propose(conn Conn, req *Request, buf []byte, off int, done fun
 	g.waiting[e.Proposal] = waiter{conn, done}
 	g.mu.Unlock()
 	if err := g.cfg.Raft.Propose(entry); err != nil {
-		g.take(e.Proposal)
+		if _, ours := g.take(e.Proposal); !ours {
+			// Follow came in between and has dropped the request with all others: done was called, and the connection is being closed.
+			return nil
+		}
 		return errors.Join(ErrNotServing, err)
 	}
 	return nil
@@ -282,9 +285,10 @@ func (g *Gateway) Tick() {
 	if front == nil || !g.cfg.Raft.Serving() {
 		return
 	}
-	for _, payload := range front.Expired(g.cfg.Clock.MonotonicNS()) {
+	prog, vers := g.cfg.NFS4.Number()
+	for _, command := range front.Expired(g.cfg.Clock.MonotonicNS()) {
 		// If this fails the node no longer leads, and the next leader counts afresh.
-		_ = g.Command(volume.EntryCommand, netip.AddrPort{}, payload)
+		_ = g.Command(volume.EntryCommand, netip.AddrPort{}, volume.CommandPayload(prog, vers, command))
 	}
 }
 

@@ -70,20 +70,27 @@ func NewFront(p *Program, v *volume.Volume, nowNS int64) *Front {
 	return f
 }
 
-// firstOp is the operation that decides what the front does with a compound.
+// firstOp is the operation that decides what the front does with a compound. It is large and looked at for every request, so it comes from a pool.
 type firstOp struct {
+	dec   xdr.Decoder
 	tag   []byte
 	op    uint32
 	a     args
 	found bool
 }
 
-// firstOpOf decodes the first operation of a compound. Whatever is wrong with the request is Execute's to answer: then it finds nothing.
-func firstOpOf(req *volume.Request) (f firstOp) {
+var firstOps = sync.Pool{New: func() any { return new(firstOp) }}
+
+// firstOpOf decodes the first operation of a compound. Whatever is wrong with the request is Execute's to answer: then it finds nothing. The caller
+// frees the result.
+func firstOpOf(req *volume.Request) *firstOp {
+	f := firstOps.Get().(*firstOp)
+	f.found = false
 	if req.Call.Proc != procCompound {
 		return f
 	}
-	d := xdr.NewDecoder(req.Call.Args)
+	d := &f.dec
+	d.Reset(req.Call.Args)
 	h, ok := decodeHeader(d)
 	if !ok || !servedMinor(h.minor) || h.ops == 0 {
 		return f
@@ -99,6 +106,12 @@ func firstOpOf(req *volume.Request) (f firstOp) {
 	return f
 }
 
+// free gives f back. Nothing of it points into the request any more.
+func (f *firstOp) free() {
+	*f = firstOp{}
+	firstOps.Put(f)
+}
+
 // slotRecorder reads the replicated slots under the volume's lock.
 type slotRecorder struct{ f *Front }
 
@@ -111,6 +124,7 @@ func (r slotRecorder) Slot(id state.SessionID, slot uint32) (info state.SlotInfo
 // done is true, reply is the whole RPC record to answer with and nothing may be executed.
 func (f *Front) Admit(conn BackChannel, req *volume.Request, mutates bool, nowNS int64) (reply []byte, done bool) {
 	op := firstOpOf(req)
+	defer op.free()
 	if !op.found {
 		return nil, false
 	}
@@ -200,6 +214,7 @@ func sequenceError(req *volume.Request, tag []byte, st status) []byte {
 // off is "down", never "faulty": a client binds a new connection for the one and throws its session away for the other.
 func (f *Front) SeqFlags(req *volume.Request) uint32 {
 	op := firstOpOf(req)
+	defer op.free()
 	if !op.found || op.op != opnumSequence {
 		return 0
 	}
