@@ -33,6 +33,8 @@ type device struct {
 	index int
 	name  string
 	mac   net.HardwareAddr // empty where there are none, as on loopback
+	// member tells that the interface has another address in the network of the one that moves, and so a route to it.
+	member bool
 }
 
 // kernel is the network of the namespace that the process is in.
@@ -45,14 +47,17 @@ func (kernel) device(name string, prefix netip.Prefix) (device, error) {
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		if name == "" {
-			if ok, err := hasNetwork(l, prefix); err != nil || !ok {
-				continue
-			}
-		} else if a.Name != name {
+		if name != "" && a.Name != name {
 			continue
 		}
-		d := device{index: a.Index, name: a.Name}
+		member, err := hasNetwork(l, prefix)
+		if err != nil {
+			return device{}, err
+		}
+		if name == "" && !member {
+			continue
+		}
+		d := device{index: a.Index, name: a.Name, member: member}
 		if len(a.HardwareAddr) == 6 && a.Flags&net.FlagLoopback == 0 {
 			d.mac = a.HardwareAddr
 		}

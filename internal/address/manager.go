@@ -148,8 +148,10 @@ func (m *Manager) placeLocked() (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	// Linux answers for an IPv4 address of any device, but advertises an IPv6 address on its own only.
-	if m.carrier == nil && !m.plain && m.cfg.Prefix.Addr().Is4() {
+	// Linux answers for an IPv4 address of any device, but advertises an IPv6 address on its own only. And where the
+	// moving address is the only one of its network, the route to the clients comes and goes with it.
+	fits := d.member && m.cfg.Prefix.Addr().Is4()
+	if m.carrier == nil && !m.plain && fits {
 		carrier, opened, err := m.net.carrier()
 		if err != nil {
 			m.cfg.Logger.Warn("the address will outlive a killed process for its lifetime, and clients will wait for longer", "err", err)
@@ -158,7 +160,7 @@ func (m *Manager) placeLocked() (place, error) {
 			m.carrier, m.opened = &carrier, opened
 		}
 	}
-	if m.carrier == nil {
+	if m.carrier == nil || !fits {
 		return place{announce: d, carrier: d, prefix: m.cfg.Prefix}, nil
 	}
 	return place{announce: d, carrier: *m.carrier, prefix: hostPrefix(m.cfg.Prefix)}, nil

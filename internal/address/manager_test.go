@@ -24,10 +24,11 @@ type fakeNetwork struct {
 	where   string // device and prefix of the last add
 
 	carrierErr error
+	alone      bool // there is no other address in the network
 }
 
 func (f *fakeNetwork) device(string, netip.Prefix) (device, error) {
-	return device{index: 2, name: "eth0", mac: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, nil
+	return device{index: 2, name: "eth0", mac: net.HardwareAddr{2, 0, 0, 0, 0, 1}, member: !f.alone}, nil
 }
 
 func (f *fakeNetwork) carrier() (device, io.Closer, error) {
@@ -191,15 +192,17 @@ func TestManagerPlaces(t *testing.T) {
 	for _, c := range []struct {
 		prefix     string
 		carrierErr error
+		alone      bool
 		want       string
 	}{
-		{"10.94.0.100/24", nil, "holdfast0 10.94.0.100/32"},
-		{"10.94.0.100/24", errors.New("no tun here"), "eth0 10.94.0.100/24"},
-		{"fd00::64/64", nil, "eth0 fd00::64/64"},
+		{"10.94.0.100/24", nil, false, "holdfast0 10.94.0.100/32"},
+		{"10.94.0.100/24", nil, true, "eth0 10.94.0.100/24"},
+		{"10.94.0.100/24", errors.New("no tun here"), false, "eth0 10.94.0.100/24"},
+		{"fd00::64/64", nil, false, "eth0 fd00::64/64"},
 	} {
 		m, f := newTestManager(t, func() bool { return true })
 		m.cfg.Prefix = netip.MustParsePrefix(c.prefix)
-		f.carrierErr = c.carrierErr
+		f.carrierErr, f.alone = c.carrierErr, c.alone
 		if err := m.Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
