@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"holdfast/internal/gateway"
 	"holdfast/internal/rpc"
@@ -48,6 +49,18 @@ func (s *service) Handle(c *rpc.Conn, rec rpc.Record) {
 	})
 }
 
+// retryPause is how long a request waits that was turned away although the phase is still serving: raft knows of the end of a lease, or of a transfer, a little
+// earlier than event does.
+const retryPause = time.Millisecond
+
+// await waits until a request that was turned away may be tried again, and reports whether that is here.
+func (s *service) await() bool {
+	if phase, _ := s.phases.get(); phase == serving {
+		pause(s.ctx, retryPause)
+	}
+	return s.phases.awaitServing(s.ctx)
+}
+
 // read answers a request that does not mutate. While the lease is interrupted it waits for it to come back, or for another leader.
 func (s *service) read(conn *clientConn, req *gateway.Request) {
 	buf := replyPool.Get().(*[]byte)
@@ -60,7 +73,7 @@ func (s *service) read(conn *clientConn, req *gateway.Request) {
 			_ = conn.SendRelease(e.Bytes(), putReply)
 			return
 		}
-		if !s.phases.awaitServing(s.ctx) {
+		if !s.await() {
 			putReply(e.Bytes())
 			conn.Reset()
 			return
@@ -75,7 +88,7 @@ func (s *service) propose(conn *clientConn, rec rpc.Record, req *gateway.Request
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, gateway.ErrNotServing) || !s.phases.awaitServing(s.ctx) {
+		if !errors.Is(err, gateway.ErrNotServing) || !s.await() {
 			conn.Reset()
 			rec.Done()
 			return

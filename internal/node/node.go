@@ -31,14 +31,27 @@ type Node struct {
 	started   time.Time
 	transport *transport.Transport
 	services  []*service
+	tuning    tuning
 	// fatal receives the first failure that a node must not survive.
 	fatal chan error
+}
+
+// tuning are sizes that only tests have a reason to change. Zero values stand for the defaults.
+type tuning struct {
+	segmentBytes    int64 // of the log; the configuration's
+	checkpointBytes int64 // replica.Config's, as the next two
+	retainBytes     int64
+	retainMaxBytes  int64
 }
 
 // Run runs the node until ctx ends, then hands over what it leads and stops. It returns an error if the node cannot go on: the process must exit then, as nothing is known of
 // data that a failed disk was given.
 func Run(ctx context.Context, cfg *config.Config, version string, log *slog.Logger) error {
-	n := &Node{cfg: cfg, version: version, log: log, started: time.Now(), fatal: make(chan error, 1)}
+	return run(ctx, cfg, version, log, tuning{})
+}
+
+func run(ctx context.Context, cfg *config.Config, version string, log *slog.Logger, t tuning) error {
+	n := &Node{cfg: cfg, version: version, log: log, started: time.Now(), tuning: t, fatal: make(chan error, 1)}
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}

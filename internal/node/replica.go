@@ -24,6 +24,7 @@ func (s *service) openReplica(dir string) error {
 		Log: s.wal, Meta: replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, "replica.json")},
 		StateMachine: machine{s.volume}, Transport: &link, Clock: s.clock,
 		Applied: s.applied, Event: s.event, Fatal: n.fail, Logger: s.log,
+		CheckpointBytes: n.tuning.checkpointBytes, RetainBytes: n.tuning.retainBytes, RetainMaxBytes: n.tuning.retainMaxBytes,
 	})
 	if err != nil {
 		return err

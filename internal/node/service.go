@@ -89,7 +89,7 @@ func newService(ctx context.Context, n *Node, vc *config.Volume) (_ *service, er
 	if s.store, err = store.Open(filepath.Join(dir, "store"), store.Options{}); err != nil {
 		return nil, fmt.Errorf("open its store: %w", err)
 	}
-	if s.wal, err = wal.Open(vfs.OS(), filepath.Join(dir, "log"), wal.Options{SegmentBytes: int64(n.cfg.Log.Segment)}); err != nil {
+	if s.wal, err = wal.Open(vfs.OS(), filepath.Join(dir, "log"), wal.Options{SegmentBytes: cmp.Or(n.tuning.segmentBytes, int64(n.cfg.Log.Segment))}); err != nil {
 		return nil, fmt.Errorf("open its log: %w", err)
 	}
 	s.nfs4 = nfs4.New(nfs4.Config{Volume: vc.ID, Name: vc.Name})
