@@ -132,6 +132,9 @@ type peer struct {
 	report peerReport
 	// retry is when a snapshot may be sent again after one failed.
 	retry int64
+	// sent is the index of the last entry sent to it in this term, 0 if there was none; commit is a message of this term that was held back, see holdCommit.
+	sent   uint64
+	commit *Message
 }
 
 // NewCore returns a Core for a replica that starts at now.
@@ -268,6 +271,7 @@ func (c *Core) Tick(now int64) {
 	}
 	if c.state.role == raft.StateLeader {
 		c.rn.Tick()
+		c.sendCommits()
 		c.renewLease() // matters to a group of one only: others renew it with their answers
 		c.tickTransfer()
 	} else {
@@ -372,7 +376,7 @@ func (c *Core) after() {
 // startTerm begins this replica's leadership.
 func (c *Core) startTerm() {
 	for _, p := range c.peers {
-		p.echo = 0
+		p.echo, p.sent, p.commit = 0, 0, nil
 	}
 	c.proposedBytes = 0
 	c.lease.firstOwn = c.last + 1 // the empty entry that raft has just appended
@@ -385,6 +389,9 @@ func (c *Core) startTerm() {
 }
 
 func (c *Core) endTerm() {
+	for _, p := range c.peers {
+		p.commit = nil
+	}
 	c.proposedBytes = 0
 	c.lease.end = 0
 	c.transfer.end()

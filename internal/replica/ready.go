@@ -34,6 +34,9 @@ func (c *Core) collect() {
 				// the term before could otherwise campaign in the same term with a shorter log, and count the old answers.
 				votes = append(votes, m)
 			default:
+				if m.Type == raftpb.MsgApp && c.holdCommit(&m) {
+					continue
+				}
 				c.dress(&m)
 				c.out.Messages = append(c.out.Messages, m)
 			}
@@ -49,6 +52,35 @@ func (c *Core) collect() {
 			c.install.applying++
 		}
 		c.install.holding = nil
+	}
+}
+
+// holdCommit reports whether m, a MsgApp, can wait because it tells nothing but a newer commit index. Raft sends one to everybody each time something commits, and gets an
+// answer each time: with one request at a time that is more messages than those that replicate. The next entries tell it as well, and the next tick at the
+// latest. Followers apply a little later for it, which nobody waits for.
+func (c *Core) holdCommit(m *Message) bool {
+	p := c.peer(m.To)
+	if n := len(m.Entries); n > 0 {
+		p.sent, p.commit = m.Entries[n-1].Index, nil
+		return false
+	}
+	// One that does not continue what was sent is raft's way to find out what the follower has.
+	if m.Index != p.sent {
+		p.commit = nil
+		return false
+	}
+	held := *m
+	p.commit = &held
+	return true
+}
+
+// sendCommits sends what holdCommit has held back.
+func (c *Core) sendCommits() {
+	for _, id := range c.members {
+		if p := c.peers[id]; p != nil && p.commit != nil {
+			c.out.Messages = append(c.out.Messages, *p.commit)
+			p.commit = nil
+		}
 	}
 }
 
