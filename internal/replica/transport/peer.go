@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -66,10 +67,15 @@ type link struct {
 	limit int
 	wake  chan struct{} // holds at most one token
 
-	mu        sync.Mutex
-	connected bool
-	queue     []queued
-	bytes     int
+	mu   sync.Mutex
+	conn net.Conn // nil: not connected
+	// raw is conn's, for writing without waiting; nil if conn cannot.
+	raw   syscall.RawConn
+	queue []queued
+	bytes int
+	// busy: somebody is writing, and looks at the queue again afterwards. rest is what the socket had no room for; it goes before the queue.
+	busy bool
+	rest [][]byte
 	// told is when Unreachable was last called, to call it once per tick and not once per message.
 	told time.Time
 }
@@ -86,21 +92,17 @@ func newLink(p *peer, k kind, limit int) *link {
 // unreachableInterval is how often a group hears that a peer is not reachable.
 const unreachableInterval = 20 * time.Millisecond
 
-// put queues a message, or drops it if there is no connection or no room.
+// put queues a message, or drops it if there is no connection or no room. A call of flush must follow.
 func (l *link) put(g *Group, m *raftpb.Message) {
 	size := messageBytes + len(m.Context)
 	for i := range m.Entries {
 		size += descriptorBytes + len(m.Entries[i].Data)
 	}
 	l.mu.Lock()
-	if l.connected && (l.bytes == 0 || l.bytes+size <= l.limit) {
+	if l.conn != nil && (l.bytes == 0 || l.bytes+size <= l.limit) {
 		l.queue = append(l.queue, queued{g, *m})
 		l.bytes += size
 		l.mu.Unlock()
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
 		return
 	}
 	now := time.Now()
@@ -114,19 +116,97 @@ func (l *link) put(g *Group, m *raftpb.Message) {
 	}
 }
 
-func (l *link) take() []queued {
+// inlineBytes is how much flush writes itself: what is longer takes the kernel longer to copy than another goroutine takes to wake up.
+const inlineBytes = 32 << 10
+
+// flush writes what is queued, as far as it is short and the socket has room, and leaves the rest to the link's goroutine. It never waits. It saves
+// the sender, who has nothing better to do, the price of waking another goroutine for each message.
+func (l *link) flush() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	q := l.queue
-	l.queue, l.bytes = nil, 0
-	return q
+	if l.conn == nil || l.busy || (len(l.queue) == 0 && len(l.rest) == 0) {
+		l.mu.Unlock()
+		return
+	}
+	if l.raw == nil || len(l.rest) > 0 || l.bytes > inlineBytes {
+		l.mu.Unlock()
+		l.signal()
+		return
+	}
+	conn, raw, msgs := l.conn, l.raw, l.queue
+	l.queue, l.bytes, l.busy = nil, 0, true
+	l.mu.Unlock()
+	rest := tryWritev(raw, l.encode(msgs))
+	l.mu.Lock()
+	l.busy = false
+	if l.conn == conn {
+		l.rest = rest
+	}
+	more := l.conn != nil && len(l.queue)+len(l.rest) > 0
+	l.mu.Unlock()
+	if more {
+		l.signal()
+	}
 }
 
-func (l *link) setConnected(on bool) {
+func (l *link) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tryWritev writes what the socket takes now and returns the rest. A broken connection takes nothing: whoever writes the rest finds out why.
+func tryWritev(raw syscall.RawConn, bufs [][]byte) (rest [][]byte) {
+	if len(bufs) == 0 {
+		return nil
+	}
+	n := 0
+	// Its error says that the connection is closed.
+	_ = raw.Write(func(fd uintptr) bool {
+		n, _ = unix.Writev(int(fd), bufs[:min(len(bufs), maxVectors)])
+		return true // not to be called again when there is room
+	})
+	for len(bufs) > 0 && n >= len(bufs[0]) {
+		n -= len(bufs[0])
+		bufs = bufs[1:]
+	}
+	if len(bufs) > 0 && n > 0 {
+		bufs[0] = bufs[0][n:]
+	}
+	return bufs
+}
+
+// maxVectors is how many buffers Linux writes at once (IOV_MAX).
+const maxVectors = 1024
+
+// begin takes what there is to write; false: nothing, or somebody else is writing.
+func (l *link) begin() (rest [][]byte, msgs []queued, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.connected = on
-	l.queue, l.bytes = nil, 0
+	if l.busy || len(l.queue)+len(l.rest) == 0 {
+		return nil, nil, false
+	}
+	rest, msgs = l.rest, l.queue
+	l.rest, l.queue, l.bytes, l.busy = nil, nil, 0, true
+	return rest, msgs, true
+}
+
+func (l *link) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy = false
+}
+
+func (l *link) setConn(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn, l.raw = conn, nil
+	l.queue, l.bytes, l.rest = nil, 0, nil
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			l.raw = raw
+		}
+	}
 }
 
 // run keeps the connection up until the transport closes.
@@ -182,18 +262,47 @@ func (l *link) use(conn net.Conn) error {
 	defer reader.Wait()
 	defer conn.Close()
 	defer context.AfterFunc(l.p.t.ctx, func() { _ = conn.Close() })()
-	l.setConnected(true)
-	defer l.setConnected(false)
+	l.setConn(conn)
+	defer l.setConn(nil)
 	for {
 		select {
 		case err := <-broken:
 			return err
 		case <-l.wake:
 		}
-		if err := l.write(conn, l.take()); err != nil {
-			return err
+		for {
+			rest, msgs, ok := l.begin()
+			if !ok {
+				break
+			}
+			err := writev(conn, rest)
+			if err == nil {
+				err = l.write(conn, msgs)
+			}
+			l.end()
+			if err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// encode returns the frames of short messages.
+func (l *link) encode(msgs []queued) (bufs [][]byte) {
+	for i := range msgs {
+		bufs, _ = l.appendFrame(bufs, &msgs[i])
+	}
+	return bufs
+}
+
+// appendFrame appends a message's frame to bufs and returns its length, 0 for a message that cannot be sent.
+func (l *link) appendFrame(bufs [][]byte, q *queued) ([][]byte, int) {
+	next, n, err := AppendFrame(bufs, q.g.id, &q.m)
+	if err != nil {
+		l.p.t.cfg.Logger.Error("a message cannot be sent", "peer", l.p.id, "type", q.m.Type.String(), "err", err)
+		return bufs, 0
+	}
+	return next, n
 }
 
 // write sends messages with as few system calls as their size allows.
@@ -202,12 +311,9 @@ func (l *link) write(conn io.Writer, msgs []queued) error {
 	var bufs [][]byte
 	bytes := 0
 	for i := range msgs {
-		next, n, err := AppendFrame(bufs, msgs[i].g.id, &msgs[i].m)
-		if err != nil {
-			l.p.t.cfg.Logger.Error("a message cannot be sent", "peer", l.p.id, "type", msgs[i].m.Type.String(), "err", err)
-			continue
-		}
-		bufs, bytes = next, bytes+n
+		var n int
+		bufs, n = l.appendFrame(bufs, &msgs[i])
+		bytes += n
 		msgs[i] = queued{}
 		if bytes < batchBytes && i < len(msgs)-1 {
 			continue

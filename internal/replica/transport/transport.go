@@ -192,6 +192,10 @@ func (g *Group) Send(msgs []raftpb.Message) {
 			p.send(g, &msgs[i])
 		}
 	}
+	for _, p := range g.t.peers {
+		p.control.flush()
+		p.bulk.flush()
+	}
 }
 
 // OpenSnapshot connects to a node for sending a snapshot. The stream closes when ctx ends.
