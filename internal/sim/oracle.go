@@ -1,0 +1,140 @@
+package sim
+
+import (
+	"context"
+	"hash/fnv"
+
+	"holdfast/internal/volume"
+)
+
+// oracle knows what must be true of the cluster, whoever asks.
+type oracle struct {
+	w *World
+	// truth is what was applied at an index somewhere: entry and reply.
+	truth map[uint64][2]uint64
+	// acked is the highest index whose reply left a server.
+	acked   uint64
+	highest uint64
+	leaders map[uint64]uint64 // term -> node
+
+	tree  *tree
+	setup *process // that made it
+	// What clients saw.
+	stamp     int64
+	values    uint64 // the last value written to a block; all are different
+	keys      []string
+	histories map[string][]*record
+	holders   map[string]*holder // of the locks, by file handle
+	last      bool               // the last reads are under way
+}
+
+func (o *oracle) init(w *World) {
+	*o = oracle{w: w, truth: map[uint64][2]uint64{}, leaders: map[uint64]uint64{}, histories: map[string][]*record{}, holders: map[string]*holder{}}
+}
+
+func digest(b []byte) uint64 {
+	h := fnv.New64a()
+	h.Write(b)
+	return h.Sum64()
+}
+
+// leads: a node is ready to lead a term.
+func (o *oracle) leads(node, term uint64) {
+	if other, ok := o.leaders[term]; ok && other != node {
+		o.w.fail("nodes %d and %d both lead term %d", other, node, term)
+	}
+	o.leaders[term] = node
+}
+
+// applied checks an entry and its reply against what other replicas had.
+func (o *oracle) applied(l *life, index uint64, entry, reply []byte) {
+	got := [2]uint64{digest(entry), digest(reply)}
+	want, known := o.truth[index]
+	if !known {
+		o.truth[index] = got
+		o.highest = max(o.highest, index)
+		o.w.note("applied", l.n.id, index, got[0], got[1])
+		return
+	}
+	if got[0] != want[0] {
+		o.w.fail("node %d applies another entry at %d than others did", l.n.id, index)
+	} else if got[1] != want[1] {
+		o.w.fail("node %d replies otherwise to entry %d than others did", l.n.id, index)
+	}
+}
+
+// acknowledged: the reply to an entry leaves.
+func (o *oracle) acknowledged(index uint64) { o.acked = max(o.acked, index) }
+
+// always checks what must be true at every moment.
+func (o *oracle) always() {
+	var first *life
+	for _, n := range o.w.nodes {
+		l := n.up
+		if l == nil || l.failed != nil || !l.manual.Core.Serving(n.clock()) {
+			continue
+		}
+		if first != nil {
+			o.w.fail("nodes %d and %d both may serve", first.n.id, n.id)
+			return
+		}
+		first = l
+		if applied := l.volume.Applied(); applied < o.acked {
+			o.w.fail("node %d may serve at index %d, but %d was acknowledged", n.id, applied, o.acked)
+		}
+	}
+}
+
+// leader returns the process that may serve, or nil.
+func (w *World) leader() *life {
+	for _, n := range w.nodes {
+		if l := n.up; l != nil && l.failed == nil && l.manual.Core.Serving(n.clock()) {
+			return l
+		}
+	}
+	return nil
+}
+
+// converged reports whether all nodes run and have applied the same.
+func (w *World) converged() bool {
+	lead := w.leader()
+	if lead == nil {
+		return false
+	}
+	last := lead.manual.Core.Status(lead.n.clock()).Last
+	for _, n := range w.nodes {
+		if n.up == nil || n.up.failed != nil {
+			return false
+		}
+		st := n.up.manual.Core.Status(n.clock())
+		if st.Last != last || n.up.volume.Applied() != last || st.Recovering || st.Installing {
+			return false
+		}
+	}
+	return true
+}
+
+// final compares the replicas and judges what the clients saw.
+func (o *oracle) final() {
+	w := o.w
+	lead := w.leader()
+	if lead.volume.Applied() < o.acked {
+		w.fail("the log ends at %d, but %d was acknowledged", lead.volume.Applied(), o.acked)
+		return
+	}
+	var want volume.Digest
+	for i, n := range w.nodes {
+		_, sum, err := n.up.volume.Checksum(context.Background())
+		if err != nil {
+			w.fail("checksum of node %d: %v", n.id, err)
+			return
+		}
+		if i > 0 && sum != want {
+			w.fail("replicas %d and %d differ at index %d", w.nodes[0].id, n.id, n.up.volume.Applied())
+			return
+		}
+		want = sum
+	}
+	w.note("checksum", digest(want[:]))
+	o.judge()
+}

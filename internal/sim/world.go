@@ -1,0 +1,265 @@
+package sim
+
+import (
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
+	"time"
+)
+
+// Units of simulated time, in ns.
+const (
+	usec = int64(time.Microsecond)
+	msec = int64(time.Millisecond)
+	sec  = int64(time.Second)
+)
+
+// Config says what to run. The zero value of everything but Seed picks a default.
+type Config struct {
+	// Seed determines the run.
+	Seed uint64
+	// Nodes is the size of the cluster, 1 to 5. 0: by the seed, mostly 3.
+	Nodes int
+	// Duration is how long clients work and faults strike, in simulated time.
+	Duration time.Duration
+	// Faults says how often what goes wrong. nil: a mix by the seed.
+	Faults *Faults
+	// Mutation breaks the system on purpose.
+	Mutation Mutation
+	// Log gets a line for everything that happens. nil: none.
+	Log io.Writer
+}
+
+// Stats counts what happened in a run.
+type Stats struct {
+	Events     uint64
+	Simulated  time.Duration
+	Calls      int // answered
+	Retries    int // calls sent again
+	Entries    uint64
+	Leaders    int
+	Elections  uint64
+	Snapshots  int
+	Unknown    int // histories that the checker gave up on
+	Faults     [faultKinds]int
+	Histories  int
+	Operations int
+}
+
+// World is one run.
+type World struct {
+	cfg    Config
+	faults Faults
+	rng    *rand.Rand
+	now    int64 // true time in ns since the begin
+	queue  eventQueue
+	seq    uint64
+	digest uint64
+	err    error
+	stats  Stats
+
+	nodes   []*node
+	net     network
+	clients []*client
+	oracle  oracle
+	chaos   bool // faults strike
+	working bool // clients begin new calls
+}
+
+type event struct {
+	at  int64
+	seq uint64
+	fn  func()
+}
+
+// eventQueue is a heap by time, then by the order in which events were made.
+type eventQueue []event
+
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *eventQueue) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *eventQueue) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	old[len(old)-1] = event{}
+	*q = old[:len(old)-1]
+	return e
+}
+
+// New prepares a run.
+func New(cfg Config) *World {
+	w := &World{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x73696d))}
+	if w.cfg.Nodes == 0 {
+		w.cfg.Nodes = []int{3, 3, 3, 3, 2, 5, 1, 3}[w.rng.IntN(8)]
+	}
+	if w.cfg.Duration == 0 {
+		w.cfg.Duration = 6 * time.Second
+	}
+	if cfg.Faults != nil {
+		w.faults = *cfg.Faults
+	} else {
+		w.faults = randomFaults(w.rng)
+	}
+	w.oracle.init(w)
+	w.net.init(w)
+	for i := range w.cfg.Nodes {
+		w.nodes = append(w.nodes, newNode(w, uint64(i+1)))
+	}
+	return w
+}
+
+// Err returns the first violation of a promise, nil if there was none.
+func (w *World) Err() error { return w.err }
+
+// Digest returns a digest of everything that happened, in order.
+func (w *World) Digest() uint64 { return w.digest }
+
+// Stats returns what was counted.
+func (w *World) Stats() Stats {
+	st := w.stats
+	st.Simulated = time.Duration(w.now)
+	return st
+}
+
+// after schedules fn.
+func (w *World) after(d int64, fn func()) {
+	w.seq++
+	heap.Push(&w.queue, event{w.now + max(d, 0), w.seq, fn})
+}
+
+// between draws a duration.
+func (w *World) between(lo, hi int64) int64 { return lo + w.rng.Int64N(hi-lo+1) }
+
+// chance draws true with probability p.
+func (w *World) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
+
+// fail notes a violation. The run ends.
+func (w *World) fail(format string, args ...any) {
+	if w.err != nil {
+		return
+	}
+	w.err = fmt.Errorf("seed %d at %v: %w", w.cfg.Seed, time.Duration(w.now), fmt.Errorf(format, args...))
+	if w.cfg.Log != nil {
+		fmt.Fprintf(w.cfg.Log, "%12.6f VIOLATION %v\n", float64(w.now)/1e9, w.err)
+	}
+}
+
+// note adds something that happened to the digest and to the log.
+func (w *World) note(what string, args ...uint64) {
+	h := fnv.New64a()
+	var b [8]byte
+	put := func(v uint64) { binary.BigEndian.PutUint64(b[:], v); h.Write(b[:]) }
+	put(w.digest)
+	put(uint64(w.now))
+	io.WriteString(h, what)
+	for _, a := range args {
+		put(a)
+	}
+	w.digest = h.Sum64()
+	if w.cfg.Log != nil {
+		fmt.Fprintf(w.cfg.Log, "%12.6f %s %d\n", float64(w.now)/1e9, what, args)
+	}
+}
+
+// logf writes to the log only.
+func (w *World) logf(format string, args ...any) {
+	if w.cfg.Log != nil {
+		fmt.Fprintf(w.cfg.Log, "%12.6f %s\n", float64(w.now)/1e9, fmt.Sprintf(format, args...))
+	}
+}
+
+// step runs the next event, if it is due by end.
+func (w *World) step(end int64) bool {
+	if w.err != nil || len(w.queue) == 0 || w.queue[0].at > end {
+		return false
+	}
+	e := heap.Pop(&w.queue).(event)
+	w.now = e.at
+	w.stats.Events++
+	e.fn()
+	w.oracle.always()
+	return true
+}
+
+// runFor runs for d.
+func (w *World) runFor(d int64) {
+	end := w.now + d
+	for w.step(end) {
+	}
+	if w.err == nil {
+		w.now = end
+	}
+}
+
+// runUntil runs until ok, at most d, and reports whether ok came true.
+func (w *World) runUntil(d int64, ok func() bool) bool {
+	end := w.now + d
+	next := w.now
+	for w.err == nil {
+		if w.now >= next {
+			if ok() {
+				return true
+			}
+			next = w.now + msec
+		}
+		if !w.step(end) {
+			return w.err == nil && ok()
+		}
+	}
+	return false
+}
+
+// Bounds of the phases of a run.
+const (
+	setupBound  = 20 * sec
+	settleBound = 40 * sec
+)
+
+// Run runs to the end and returns Err.
+func (w *World) Run() error {
+	for _, n := range w.nodes {
+		w.after(w.between(0, 50*msec), n.start)
+	}
+	setup := newSetup(w)
+	if !w.runUntil(setupBound, setup.ready) {
+		w.fail("the cluster was not ready within %v", time.Duration(setupBound))
+		return w.err
+	}
+	w.chaos, w.working = true, true
+	w.startClients()
+	w.after(w.between(0, 200*msec), w.strike)
+	w.runFor(int64(w.cfg.Duration))
+	w.settle()
+	w.stats.Entries = w.oracle.highest
+	return w.err
+}
+
+// settle heals everything and expects service to come back, clients to finish and replicas to become equal.
+func (w *World) settle() {
+	if w.err != nil {
+		return
+	}
+	w.note("settle")
+	w.chaos, w.working = false, false
+	w.heal()
+	if !w.runUntil(settleBound, w.clientsIdle) {
+		w.fail("%d calls were not answered within %v after the last fault: %s", w.waitingCalls(), time.Duration(settleBound), w.describe())
+		return
+	}
+	w.readBack()
+	if !w.runUntil(settleBound, w.clientsIdle) {
+		w.fail("the last reads were not answered within %v: %s", time.Duration(settleBound), w.describe())
+		return
+	}
+	if !w.runUntil(settleBound, w.converged) {
+		w.fail("the replicas did not come together within %v: %s", time.Duration(settleBound), w.describe())
+		return
+	}
+	w.oracle.final()
+}
