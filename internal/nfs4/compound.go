@@ -56,6 +56,7 @@ type compound struct {
 	record, replay bool
 	recorded       []byte // the reply to replay; aliases the tables
 	keepResult     bool   // the failed operation has a result besides its status
+	unrepeatable   bool   // the reply holds what other replicas may see otherwise, see readInApply
 
 	kv     txKV
 	notify []state.Waiter
@@ -124,7 +125,11 @@ func (c *compound) run() rpc.AcceptStat {
 	c.e.PutUint32(c.start, uint32(st))
 	c.e.PutUint32(countAt, done)
 	if c.record && (st == statusOK || done > 1) { // a SEQUENCE that failed leaves its slot alone
-		c.p.tables.Record(&c.kv, c.seq.session, c.seq.slot, c.seq.seqid, c.print, c.e.Bytes()[c.start:])
+		if c.unrepeatable {
+			c.p.tables.RecordUncached(&c.kv, c.seq.session, c.seq.slot, c.seq.seqid, c.print)
+		} else {
+			c.p.tables.Record(&c.kv, c.seq.session, c.seq.slot, c.seq.seqid, c.print, c.e.Bytes()[c.start:])
+		}
 	}
 	c.finish()
 	return rpc.Success

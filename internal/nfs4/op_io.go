@@ -37,6 +37,11 @@ func opRead(c *compound) status {
 	if !c.room(int(count) + 16) {
 		return c.tooBig()
 	}
+	if count > 0 && !n.Inline && !c.tx.ReadOnly() {
+		if st := c.readInApply(); st != statusOK {
+			return st
+		}
+	}
 	at := c.e.Len()
 	c.e.Bool(c.a.offset+count >= n.Size)
 	c.e.Uint32(0)
@@ -54,6 +59,17 @@ func opRead(c *compound) status {
 		c.e.PutUint32(at, 1)
 	}
 	c.e.PutUint32(at+4, uint32(got))
+	return statusOK
+}
+
+// readInApply sees to it that what a READ finds beside mutating operations does not get into the recorded reply: on a replica that catches up after a crash, or after a
+// snapshot, the content of a large file may be newer than the entry (volume.Tx.Read), and the replicas' records would differ. A client that insists on the reply being
+// recorded is told that it is too big for that, in any state of the file, so that all replicas say the same.
+func (c *compound) readInApply() status {
+	if c.seq.cache {
+		return errRepTooBigToCache
+	}
+	c.unrepeatable = true
 	return statusOK
 }
 

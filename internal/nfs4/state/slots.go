@@ -8,7 +8,7 @@ type slot []byte
 
 const (
 	slotHeaderBytes = 12
-	// slotUncached marks a slot whose reply was too big to keep.
+	// slotUncached marks a slot whose reply was too big to keep, or must not be kept.
 	slotUncached = 1
 	// slotKeepBytes is the size up to which a slot's memory is kept for longer replies to come.
 	slotKeepBytes = 1024
@@ -98,6 +98,15 @@ func (t *Tables) BeginMutating(id SessionID, slot, seq, print uint32) (v Verdict
 // Record stores the reply (it is copied) of the request that BeginMutating found new. It does nothing if the request itself ended its session.
 // A reply beyond the limits is recorded as too big: its retry gets NFS4ERR_RETRY_UNCACHED_REP from BeginMutating.
 func (t *Tables) Record(kv KV, id SessionID, slot, seq, print uint32, reply []byte) {
+	t.record(kv, id, slot, seq, print, 0, reply)
+}
+
+// RecordUncached is Record for a reply that must not be kept: a retry gets NFS4ERR_RETRY_UNCACHED_REP, as after one that is too big.
+func (t *Tables) RecordUncached(kv KV, id SessionID, slot, seq, print uint32) {
+	t.record(kv, id, slot, seq, print, slotUncached, nil)
+}
+
+func (t *Tables) record(kv KV, id SessionID, slot, seq, print, flags uint32, reply []byte) {
 	s := t.sessions[id]
 	if s == nil || uint64(slot) >= uint64(len(s.slots)) {
 		return
@@ -105,7 +114,6 @@ func (t *Tables) Record(kv KV, id SessionID, slot, seq, print uint32, reply []by
 	c := s.client
 	sl := s.slots[slot]
 	t.countReply(c, -len(sl.reply()))
-	var flags uint32
 	if len(reply) > int(t.limits.MaxCached) || c.replyBytes+len(reply) > t.limits.ReplyPerClient || t.replyBytes+len(reply) > t.limits.ReplyBytes {
 		flags, reply = slotUncached, nil
 	}
