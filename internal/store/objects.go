@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -53,8 +52,16 @@ func openObjects(dir string, openFiles int) (*objects, error) {
 	}
 	o.files = newFileCache(openFiles, o.path)
 	var err error
-	o.trash, err = openTrash(filepath.Join(dir, "trash"))
-	return o, err
+	if o.trash, err = openTrash(filepath.Join(dir, "trash")); err != nil {
+		return nil, err
+	}
+	// A process that was killed may have left names that it made, or took away, in the page cache only. When that is done again (package volume,
+	// Redo), the file is there, or gone, already, and nothing would be marked.
+	for i := range shards {
+		o.markDir(filepath.Join(o.root, fmt.Sprintf("%02x", i)))
+	}
+	o.markDir(o.trash.dir)
+	return o, nil
 }
 
 // path returns the host file of a chunk.
@@ -73,6 +80,9 @@ func (o *objects) base(id uint64) string {
 // open returns a file of the cache, creating it if asked to; nil if it does not exist.
 func (o *objects) open(k fileKey, create bool) (*file, error) {
 	f, err := o.files.get(k, false)
+	if err == nil && create && k.chunk > 0 {
+		o.markDir(filepath.Dir(o.path(k))) // chunk folders are not marked on start
+	}
 	if err == nil || !isNotExist(err) {
 		return f, err
 	}
@@ -384,6 +394,9 @@ func (o *objects) discard(k fileKey) error {
 	path := o.path(k)
 	err := o.trash.take(path)
 	if isNotExist(err) {
+		if k.chunk > 0 {
+			o.markDir(filepath.Dir(path)) // chunk folders are not marked on start
+		}
 		return nil
 	}
 	if err != nil {
@@ -415,81 +428,6 @@ func (o *objects) ListObjects(fn func(id uint64) bool) error {
 				return nil
 			}
 		}
-	}
-	return nil
-}
-
-// SyncObjects implements Store.
-func (o *objects) SyncObjects(ctx context.Context) error {
-	o.mu.Lock()
-	if o.failed != nil {
-		defer o.mu.Unlock()
-		return o.failed
-	}
-	files, dirs := o.dirty, o.dirtyDirs
-	o.dirty, o.dirtyDirs = map[fileKey]struct{}{}, map[string]struct{}{}
-	o.mu.Unlock()
-
-	jobs := make(chan func() error)
-	errs := make(chan error, syncWorkers)
-	for range syncWorkers {
-		go func() {
-			var first error
-			for job := range jobs {
-				if first == nil {
-					first = job()
-				}
-			}
-			errs <- first
-		}()
-	}
-	for k := range files {
-		jobs <- func() error { return o.syncFile(ctx, k) }
-	}
-	for dir := range dirs {
-		jobs <- func() error {
-			err := syncDir(dir)
-			if isNotExist(err) { // chunk folder that is gone
-				return nil
-			}
-			return err
-		}
-	}
-	close(jobs)
-	var err error
-	for range syncWorkers {
-		err = errors.Join(err, <-errs)
-	}
-	if err == nil {
-		return nil
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		// Given up, not failed: the next sync has it all to do again.
-		for k := range files {
-			o.dirty[k] = struct{}{}
-		}
-		for dir := range dirs {
-			o.dirtyDirs[dir] = struct{}{}
-		}
-		return err
-	}
-	o.failed = err
-	return err
-}
-
-func (o *objects) syncFile(ctx context.Context, k fileKey) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("store: sync objects: %w", err)
-	}
-	f, err := o.open(k, false)
-	if err != nil || f == nil { // gone: removed meanwhile
-		return err
-	}
-	defer o.files.put(f)
-	if err := ignoringEINTR(func() error { return unix.Fdatasync(f.fd) }); err != nil {
-		return fmt.Errorf("store: sync object %x: %w", k.id, err)
 	}
 	return nil
 }

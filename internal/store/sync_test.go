@@ -1,0 +1,37 @@
+package store
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+)
+
+// TestNamesOfKilledProcess kills a process, which leaves its changes in the page cache, and repeats them as Redo does: the folders must be synced all the same.
+func TestNamesOfKilledProcess(t *testing.T) {
+	dir := t.TempDir()
+	changes := func(d *Disk) {
+		check(t, d.WriteObject(1, 0, []byte("x")))
+		check(t, d.WriteObject(2, chunkBytes, []byte("x")))
+		check(t, d.WriteObject(3, 0, []byte("x")))
+		check(t, d.RemoveObject(3))
+		check(t, d.WriteObject(4, chunkBytes, []byte("x")))
+		check(t, d.TruncateObject(4, 1))
+	}
+	d := openDisk(t, dir)
+	changes(d)
+	want := slices.Collect(maps.Keys(d.dirtyDirs))
+	check(t, d.Close()) // syncs no object
+	d = openDisk(t, dir)
+	changes(d)
+	for _, dir := range want {
+		if _, ok := d.dirtyDirs[dir]; !ok {
+			t.Errorf("%s would not be synced", dir)
+		}
+	}
+	check(t, d.SyncObjects(context.Background()))
+	if len(d.dirtyDirs) > 0 {
+		t.Errorf("%d folders left to sync", len(d.dirtyDirs))
+	}
+	check(t, d.Close())
+}
