@@ -33,6 +33,11 @@ func load(cfg Config) (CoreConfig, error) {
 		}
 		return start, nil
 	}
+	if log.LastIndex() == 0 && raft.IsEmptyHardState(start.HardState) && start.Applied == 0 {
+		// It died on its way in, before the term that it was to enter in was durable; without that it could vote again where it may have voted before
+		// it lost its disk. So it is blank still.
+		return start, nil
+	}
 	start.Meta = meta
 	if err := finishInstall(cfg, meta); err != nil {
 		return start, err
