@@ -7,11 +7,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
-// inbox is what the run loop has to look at. Whoever puts something in wakes it.
+// inbox is what the next turn has to look at. Whoever puts something in calls Replica.work, or signal if it does not want to do the work itself.
 type inbox struct {
 	wake chan struct{} // holds at most one token
+	// puts counts what was ever put in, proposals included.
+	puts atomic.Uint64
 
 	mu       sync.Mutex
 	messages []Message
@@ -25,7 +30,9 @@ type inbox struct {
 // maxInboxBytes bounds messages that wait for the loop. Those beyond are dropped, as a network would; raft sends again.
 const maxInboxBytes = 128 << 20
 
+// signal wakes the run loop.
 func (b *inbox) signal() {
+	b.puts.Add(1)
 	select {
 	case b.wake <- struct{}{}:
 	default:
@@ -36,7 +43,7 @@ func (b *inbox) call(f func(now int64)) {
 	b.mu.Lock()
 	b.calls = append(b.calls, f)
 	b.mu.Unlock()
-	b.signal()
+	b.puts.Add(1)
 }
 
 func (b *inbox) receive(msgs []Message) {
@@ -53,21 +60,21 @@ func (b *inbox) receive(msgs []Message) {
 		b.messages = append(b.messages, msgs[i])
 	}
 	b.mu.Unlock()
-	b.signal()
+	b.puts.Add(1)
 }
 
 func (b *inbox) appendDone(works []AppendWork) {
 	b.mu.Lock()
 	b.appended = append(b.appended, works...)
 	b.mu.Unlock()
-	b.signal()
+	b.puts.Add(1)
 }
 
 func (b *inbox) applyDone(w ApplyWork) {
 	b.mu.Lock()
 	b.applied = append(b.applied, w)
 	b.mu.Unlock()
-	b.signal()
+	b.puts.Add(1)
 }
 
 // tickDue notes that a tick is due and reports whether the last one was not looked at yet.
@@ -169,36 +176,75 @@ func (r *Replica) tick() {
 	}
 }
 
-// run is the loop around the Core.
+// run takes the turns that nobody else takes: those after a tick, and those for what came while somebody else was taking one.
 func (r *Replica) run() {
-	r.dispatch() // a group of one has work from the beginning
+	r.turning.Lock()
+	r.open = true
+	r.dispatch(r.cfg.Clock.MonotonicNS()) // a group of one has work from the beginning
+	r.turning.Unlock()
 	for {
 		select {
 		case <-r.inbox.wake:
 		case <-r.ctx.Done():
 			return
 		}
-		t := r.inbox.take()
-		// The time is read after the messages were taken, so that no promise begins before its heartbeat came.
-		now := r.cfg.Clock.MonotonicNS()
-		for i := range t.appended {
-			r.core.AppendDone(now, &t.appended[i])
-		}
-		for i := range t.applied {
-			r.core.ApplyDone(now, &t.applied[i])
-		}
-		for i := range t.messages {
-			r.core.Step(now, t.messages[i])
-		}
-		if t.tick {
-			r.core.Tick(now)
-		}
-		for _, f := range t.calls {
-			f(now)
-		}
-		r.propose(now)
-		r.dispatch()
+		r.turning.Lock()
+		r.turn()
 	}
+}
+
+// work takes a turn, unless somebody else is taking one; then the run loop takes another one afterwards. Those who put something into the inbox call it, so
+// that a request on its way through this replica does not wait for the run loop to wake up at each step.
+func (r *Replica) work() {
+	if r.turning.TryLock() {
+		r.turn()
+	}
+}
+
+// turn does what the inbox asks for. It is called with turning held and releases it.
+func (r *Replica) turn() {
+	seen := r.inbox.puts.Load()
+	func() {
+		defer r.turning.Unlock()
+		defer r.catch()
+		if r.open && r.ctx.Err() == nil {
+			r.takeTurn()
+		}
+	}()
+	// Who put something in meanwhile did not get turning.
+	if r.inbox.puts.Load() != seen {
+		r.inbox.signal()
+	}
+}
+
+func (r *Replica) takeTurn() {
+	t := r.inbox.take()
+	// The time is read after the messages were taken, so that no promise begins before its heartbeat came.
+	now := r.cfg.Clock.MonotonicNS()
+	for i := range t.appended {
+		r.appending.Add(-1)
+		r.core.AppendDone(now, &t.appended[i])
+	}
+	for i := range t.applied {
+		r.core.ApplyDone(now, &t.applied[i])
+	}
+	for i := range t.messages {
+		r.core.Step(now, t.messages[i])
+	}
+	if t.tick {
+		r.core.Tick(now)
+	}
+	for _, f := range t.calls {
+		f(now)
+	}
+	r.propose(now)
+	r.dispatch(now)
+}
+
+// call lets a turn run f. It does not wait for that.
+func (r *Replica) call(f func(now int64)) {
+	r.inbox.call(f)
+	r.work()
 }
 
 // propose hands proposals to raft as far as it has room.
@@ -219,7 +265,7 @@ func (r *Replica) propose(now int64) {
 }
 
 // dispatch publishes what has changed and hands out what there is to do, in this order: nothing that the others learn may be untrue here.
-func (r *Replica) dispatch() {
+func (r *Replica) dispatch(now int64) {
 	out := r.core.Take()
 	r.servingUntil.Store(r.core.ServingUntil())
 	if r.failed.Load() != nil || r.ctx.Err() != nil {
@@ -236,7 +282,7 @@ func (r *Replica) dispatch() {
 		r.cfg.Logger.Debug("raft", "event", e.Kind.String(), "term", e.Term, "leader", e.Leader)
 	}
 	r.events.put(out.Events)
-	r.appends.put(out.Appends)
+	done := r.putAppends(out.Appends)
 	r.applies.put(out.Applies)
 	if len(out.Messages) > 0 {
 		r.cfg.Transport.Send(out.Messages)
@@ -245,6 +291,13 @@ func (r *Replica) dispatch() {
 		sent := new(atomic.Int64)
 		r.sentBytes[w.To] = sent
 		r.goRun(func() { r.sendSnapshot(w, sent) })
+	}
+	if len(done) > 0 {
+		for i := range done {
+			r.core.AppendDone(now, &done[i])
+		}
+		r.dispatch(now)
+		return
 	}
 	if len(r.waiters) > 0 {
 		waiting := r.waiters[:0]
@@ -255,6 +308,27 @@ func (r *Replica) dispatch() {
 		}
 		r.waiters = waiting
 	}
+}
+
+// putAppends hands works to the append worker, and returns those that are done already: they only change the commit index, which goes with the next write
+// anyway, and the worker has nothing before them.
+func (r *Replica) putAppends(works []AppendWork) (done []AppendWork) {
+	for len(works) > 0 && works[0].commitOnly() && r.appending.Load() == 0 {
+		if hs := works[0].HardState; !raft.IsEmptyHardState(hs) {
+			r.commit = hs
+		}
+		done, works = append(done, works[0]), works[1:]
+	}
+	if len(works) == 0 {
+		return done
+	}
+	if raft.IsEmptyHardState(works[0].HardState) {
+		works[0].HardState = r.commit
+	}
+	r.commit = raftpb.HardState{}
+	r.appending.Add(int64(len(works)))
+	r.appends.put(works)
+	return done
 }
 
 // eventWorker calls Config.Event.
@@ -271,15 +345,18 @@ func (r *Replica) eventWorker() {
 }
 
 // Receive takes messages from the transport (transport.Handler).
-func (r *Replica) Receive(msgs []Message) { r.inbox.receive(msgs) }
+func (r *Replica) Receive(msgs []Message) {
+	r.inbox.receive(msgs)
+	r.work()
+}
 
 // Unreachable takes from the transport that messages to a member were lost.
 func (r *Replica) Unreachable(id uint64) {
-	r.inbox.call(func(now int64) { r.core.Unreachable(now, id) })
+	r.call(func(now int64) { r.core.Unreachable(now, id) })
 }
 
 // PeerGone takes from the transport that a member's process is dead.
 func (r *Replica) PeerGone(id uint64) {
 	r.cfg.Logger.Info("a member's process is gone", "peer", id)
-	r.inbox.call(func(now int64) { r.core.PeerGone(now, id) })
+	r.call(func(now int64) { r.core.PeerGone(now, id) })
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"holdfast/internal/replica/transport"
 )
 
@@ -139,7 +141,7 @@ func (c Config) withDefaults() (Config, error) {
 
 // Replica is one member of a raft group at work.
 //
-// Goroutines: run (the only one that touches core), tick, appendWorker, applyWorker, checkpointWorker, eventWorker, and one for each snapshot that is sent
+// The core and what goes with it are touched by one goroutine at a time, the one that takes a turn (loop.go). Goroutines: run, tick, appendWorker, applyWorker, checkpointWorker, eventWorker, and one for each snapshot that is sent
 // or received. All end when ctx does; Close waits for them.
 type Replica struct {
 	cfg    Config
@@ -167,9 +169,15 @@ type Replica struct {
 	// installedBytes counts what was received of the current snapshot.
 	installedBytes atomic.Int64
 
-	// What follows belongs to run.
+	// appending counts the works that the append worker has and the Core was not told of.
+	appending atomic.Int64
+
+	// turning is held by whoever takes a turn, see loop.go. It guards what follows; it is never held across I/O but sends that do not wait.
+	turning   sync.Mutex
+	open      bool // between Start and Close
 	core      *Core
-	pending   [][]byte // proposals that raft has no room for yet
+	commit    raftpb.HardState // of works that changed nothing else; for the next write
+	pending   [][]byte         // proposals that raft has no room for yet
 	waiters   []func() bool
 	sentBytes map[uint64]*atomic.Int64 // of snapshots being sent
 }
@@ -198,7 +206,7 @@ func newReplica(cfg Config, core *Core, start CoreConfig) *Replica {
 	r := &Replica{cfg: cfg, core: core, checkpointNow: make(chan struct{}, 1), sentBytes: make(map[uint64]*atomic.Int64)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.inbox.wake = make(chan struct{}, 1)
-	r.proposals = proposals{limit: cfg.QueueBytes, wake: r.inbox.signal, space: make(chan struct{})}
+	r.proposals = proposals{limit: cfg.QueueBytes, wake: r.proposed, space: make(chan struct{})}
 	for _, q := range []interface{ init() }{&r.appends, &r.applies, &r.events} {
 		q.init()
 	}
@@ -234,6 +242,9 @@ func (r *Replica) Close() error {
 	r.cancel()
 	r.servingUntil.Store(0)
 	r.proposals.close(ErrStopped)
+	r.turning.Lock()
+	r.open = false // no turn begins from here on, and none starts another goroutine
+	r.turning.Unlock()
 	r.wg.Wait()
 	return r.err()
 }
@@ -276,6 +287,17 @@ func (r *Replica) Propose(ctx context.Context, data []byte) error {
 	return r.proposals.add(ctx, data)
 }
 
+// proposed is called when there is a proposal. While nothing is being appended, a turn now is the fastest way; otherwise the proposals that come meanwhile are
+// better taken together, in the run loop's next turn.
+func (r *Replica) proposed() {
+	if r.appending.Load() > 0 {
+		r.inbox.signal()
+		return
+	}
+	r.inbox.puts.Add(1)
+	r.work()
+}
+
 // SetReport sets what the leader gets to know of this member (Status.Peers), such as its free space; at most MaxReportBytes.
 func (r *Replica) SetReport(report []byte) {
 	_ = r.do(func(int64) { r.core.SetReport(report) })
@@ -305,7 +327,7 @@ func (r *Replica) status(now int64) Status {
 // do runs f in the run loop and waits for it.
 func (r *Replica) do(f func(now int64)) error {
 	done := make(chan struct{})
-	r.inbox.call(func(now int64) { f(now); close(done) })
+	r.call(func(now int64) { f(now); close(done) })
 	select {
 	case <-done:
 		return nil

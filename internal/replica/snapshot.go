@@ -145,7 +145,7 @@ func (r *Replica) sendSnapshot(w SnapshotWork, sent *atomic.Int64) {
 	} else {
 		log.Info("sent a snapshot", "index", index, "bytes", sent.Load(), "took", time.Duration(r.cfg.Clock.MonotonicNS()-began))
 	}
-	r.inbox.call(func(now int64) {
+	r.call(func(now int64) {
 		delete(r.sentBytes, w.To)
 		r.core.SnapshotDone(now, w.To, err == nil)
 	})
@@ -196,7 +196,7 @@ func (r *Replica) snapshotMeta(ctx context.Context, index uint64) (SnapshotMeta,
 		err  error
 	}
 	got := make(chan result, 1)
-	r.inbox.call(func(int64) {
+	r.call(func(int64) {
 		r.waiters = append(r.waiters, func() bool {
 			if index > r.core.applied {
 				return false

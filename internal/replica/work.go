@@ -60,6 +60,11 @@ type AppendWork struct {
 	responses []Message
 }
 
+// commitOnly reports whether there is nothing to do for w.
+func (w *AppendWork) commitOnly() bool {
+	return !w.Sync && w.Meta == nil && w.Snapshot == nil && len(w.Entries) == 0
+}
+
 // ApplyWork is a run of committed entries for the state machine. Works must be done in order. For each entry beyond the state machine's applied
 // index: Apply if it is a normal one, AdvanceTo otherwise; entries up to that index are skipped. Then ApplyDone is called.
 type ApplyWork struct {

@@ -22,6 +22,7 @@ func (r *Replica) appendWorker() {
 			return
 		}
 		r.inbox.appendDone(works)
+		r.work()
 	}
 }
 
@@ -116,6 +117,7 @@ func (r *Replica) applyWorker() {
 		if works == nil {
 			return
 		}
+		r.work()
 	}
 }
 
