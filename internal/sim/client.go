@@ -28,6 +28,8 @@ type client struct {
 	sleeping   bool
 	session    *session // version 4
 	busy       int      // processes with an operation under way
+	// patience is how long it waits for an answer before it tries another connection.
+	patience int64
 }
 
 // call is an RPC on its way.
@@ -39,16 +41,17 @@ type call struct {
 	done   func(results []byte)
 }
 
-// Timeouts of a client, in simulated time; the kernel's are 60 s, and so nothing much would happen.
+// Timeouts of a client, in simulated time; the kernel's are a minute, and so nothing much would happen.
 const (
-	callTimeout   = 700 * msec
+	minPatience   = 100 * msec
+	maxPatience   = 2 * sec
 	redialPause   = 20 * msec
-	dialTimeout   = 400 * msec
+	dialTimeout   = 150 * msec
 	watchInterval = 100 * msec
 )
 
 func newClient(w *World, num int, v3 bool) *client {
-	c := &client{w: w, num: num, v3: v3, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(num + 1)}), port: 700, xid: uint32(num+1) << 24}
+	c := &client{w: w, num: num, v3: v3, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(num + 1)}), port: 700, xid: uint32(num+1) << 24, patience: w.between(minPatience, maxPatience)}
 	c.watch()
 	return c
 }
@@ -226,7 +229,7 @@ func (c *client) watch() {
 			return
 		}
 		for _, k := range c.calls {
-			if c.conn != nil && c.w.now-k.last > callTimeout {
+			if c.conn != nil && c.w.now-k.last > c.patience {
 				c.drop()
 				return
 			}

@@ -19,6 +19,8 @@ type simStore struct {
 	// left counts down the changes until the store fails for good; 0: it does not.
 	left   int
 	failed bool
+	// stale is a write that will be done again (mutation).
+	stale func() error
 	// cutting: objects seem shorter than they are (mutation).
 	cutting bool
 }
@@ -64,7 +66,22 @@ func (st *simStore) WriteObject(id uint64, off int64, data []byte) error {
 	if err := st.change(); err != nil {
 		return err
 	}
+	if st.w.cfg.Mutation == ApplyTwice && st.w.chaos {
+		st.repeat(id, off, data)
+	}
 	return st.Mem.WriteObject(id, off, data)
+}
+
+// repeat does an earlier write again now and then, and remembers one for later.
+func (st *simStore) repeat(id uint64, off int64, data []byte) {
+	if st.stale != nil && st.w.chance(0.05) {
+		_ = st.stale()
+		st.stale = nil
+	}
+	if st.stale == nil {
+		data = append([]byte(nil), data...)
+		st.stale = func() error { return st.Mem.WriteObject(id, off, data) }
+	}
 }
 
 func (st *simStore) TruncateObject(id uint64, size int64) error {

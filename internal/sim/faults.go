@@ -173,8 +173,9 @@ func (w *World) partition(k faultKind, n *node) {
 		for _, o := range w.nodes {
 			both(me, station(o.id))
 		}
-		if w.chance(0.5) {
-			for _, c := range w.clients {
+		some := []float64{0, 0.5, 1}[w.rng.IntN(3)]
+		for _, c := range w.clients {
+			if w.chance(some) {
 				both(me, c.station())
 			}
 		}

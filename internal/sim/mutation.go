@@ -1,6 +1,15 @@
 package sim
 
-import "slices"
+import (
+	"errors"
+	"path"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"holdfast/internal/replica"
+	"holdfast/internal/wal"
+)
 
 // Mutation is one way to break the system on purpose, to show that the checks notice.
 type Mutation uint8
@@ -23,13 +32,13 @@ const (
 	ApplyTwice
 	// CutSnapshot leaves out the end of objects in snapshots.
 	CutSnapshot
-	// IgnoreTornRecord takes a log whose tail is damaged for one that is whole, without its last entries.
-	IgnoreTornRecord
+	// IgnoreDamage takes any record that is damaged for one that was torn, and the log for one that ends before it.
+	IgnoreDamage
 	mutations
 )
 
 func (m Mutation) String() string {
-	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-torn-record"}
+	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-damage"}
 	if int(m) < len(names) {
 		return names[m]
 	}
@@ -49,4 +58,37 @@ func Mutations() []Mutation {
 func ParseMutation(name string) (Mutation, bool) {
 	i := slices.IndexFunc(append([]Mutation{NoMutation}, Mutations()...), func(m Mutation) bool { return m.String() == name })
 	return Mutation(max(i, 0)), i >= 0
+}
+
+// forgeAck makes the answer of a follower to entries that have not reached it (AckBeforeMajority).
+func forgeAck(m replica.Message) (replica.Message, bool) {
+	if m.Type != raftpb.MsgApp || len(m.Entries) == 0 {
+		return m, false
+	}
+	return replica.Message{Type: raftpb.MsgAppResp, From: m.To, To: m.From, Term: m.Term, Index: m.Entries[len(m.Entries)-1].Index}, true
+}
+
+// cutLog removes what follows a damaged place of the log and reports whether it did (IgnoreDamage).
+func (n *node) cutLog(err error) bool {
+	var damage *wal.CorruptError
+	if n.w.cfg.Mutation != IgnoreDamage || !errors.As(err, &damage) {
+		return false
+	}
+	f, err := n.disk.Open(damage.File)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil || f.PunchHole(damage.Offset, size-damage.Offset) != nil || f.Sync() != nil {
+		return false
+	}
+	names, _ := n.disk.List(path.Dir(damage.File))
+	for _, name := range names {
+		if path.Ext(name) == ".seg" && name > path.Base(damage.File) {
+			_ = n.disk.Remove(path.Join(path.Dir(damage.File), name))
+		}
+	}
+	n.store = newStore(n.w) // it may be ahead of the log now
+	return true
 }

@@ -47,6 +47,11 @@ func (n *network) delay() int64 {
 func (n *network) send(m replica.Message) {
 	w := n.w
 	w.note("send", m.From, m.To, uint64(m.Type), m.Term, m.Index, m.Commit)
+	if ack, ok := forgeAck(m); ok && w.cfg.Mutation == AckBeforeMajority && w.chaos {
+		w.after(0, func() {
+			w.nodes[m.From-1].input(func(l *life) { l.turn(func(core *replica.Core, now int64) { core.Step(now, ack) }) })
+		})
+	}
 	if n.blocked(station(m.From), station(m.To)) || w.chance(n.drop) {
 		return
 	}

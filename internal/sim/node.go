@@ -169,11 +169,7 @@ func (l *life) begin() (err error) {
 		n.store.forgetReplies()
 	}
 	fsys := simFS{n.disk, n.w}
-	l.log, err = wal.Open(fsys, n.dir()+"/log", wal.Options{
-		SegmentBytes: 32 << 10, CacheBytes: 32 << 10, Spares: 3, SyncPrepare: true, Rand: l.rand.Uint64,
-		Now: func() time.Time { return time.Unix(0, n.clock()) },
-	})
-	if err != nil {
+	if l.log, err = l.openLog(fsys); err != nil {
 		return err
 	}
 	p4 := nfs4.New(nfs4.Config{Volume: volumeID, Name: "sim", Lease: leaseTime})
@@ -204,6 +200,18 @@ func (l *life) begin() (err error) {
 	return nil
 }
 
+func (l *life) openLog(fsys simFS) (*wal.Log, error) {
+	opt := wal.Options{
+		SegmentBytes: 32 << 10, CacheBytes: 32 << 10, Spares: 3, SyncPrepare: true, Rand: l.rand.Uint64,
+		Now: func() time.Time { return time.Unix(0, l.n.clock()) },
+	}
+	log, err := wal.Open(fsys, l.n.dir()+"/log", opt)
+	for tries := 0; err != nil && tries < 20 && l.n.cutLog(err); tries++ {
+		log, err = wal.Open(fsys, l.n.dir()+"/log", opt)
+	}
+	return log, err
+}
+
 // after schedules fn in the process: not while it is paused, and not if it has ended.
 func (l *life) after(d int64, fn func()) {
 	l.w.after(d, func() { l.run(fn) })
@@ -214,7 +222,8 @@ func (l *life) run(fn func()) {
 		return
 	}
 	if wait := l.n.pausedUntil - l.w.now; wait > 0 {
-		l.after(wait, fn)
+		// What waits for a process that stood still is looked at in no certain order.
+		l.after(wait+l.w.rng.Int64N(2*msec), fn)
 		return
 	}
 	fn()

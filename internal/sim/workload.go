@@ -197,8 +197,8 @@ func (p *process) think() {
 		return
 	}
 	d := w.rng.Int64N(20 * msec)
-	if w.chance(0.02) {
-		d += w.rng.Int64N(sec)
+	if w.chance(0.03) {
+		d += w.rng.Int64N(2 * sec)
 	}
 	w.after(d, func() {
 		if !w.working {
