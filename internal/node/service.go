@@ -196,6 +196,13 @@ func (s *service) event(e replica.Event) {
 
 // lead begins to serve: this node leads, holds the lease, and has applied all that its predecessors acknowledged.
 func (s *service) lead(term uint64) {
+	// Before anybody can ask: a client that mounts a new export must not hear that there is none.
+	if err := s.publishExports(term); err != nil {
+		if !s.leads(term) {
+			return
+		}
+		s.log.Warn("the exports could not be published; the next leader does it", "err", err)
+	}
 	front := s.gate.Lead()
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.leadCtx, s.stopLeading, s.leading = ctx, cancel, new(sync.WaitGroup)
@@ -206,10 +213,13 @@ func (s *service) lead(term uint64) {
 	} else {
 		s.takeAddress(ctx)
 	}
-	if err := s.publishExports(); err != nil {
-		s.log.Warn("the exports could not be published; the next leader does it", "err", err)
-	}
 	s.log.Info("this node serves the volume now", "term", term, "address", s.cfg.MountAddr().String())
+}
+
+// leads reports whether this node leads in that term, with the lease or without.
+func (s *service) leads(term uint64) bool {
+	st := s.replica.Status()
+	return st.Role == replica.RoleLeader && st.Term == term
 }
 
 // follow ends serving. When it returns no client is connected and the address is given up.
@@ -259,25 +269,53 @@ func (s *service) listen(ctx context.Context) {
 	}
 }
 
-// publishExports makes the replicated export table say what the configuration says.
-func (s *service) publishExports() error {
+const (
+	// publishTimeout is how long a new leader waits for its export table, and publishPoll how often it looks. Usually the table is as it should be.
+	publishTimeout = 5 * time.Second
+	publishPoll    = time.Millisecond
+)
+
+// publishExports makes the replicated export table say what the configuration says, and waits until it does or this node leads no more.
+func (s *service) publishExports(term uint64) error {
 	var want []volume.ExportSpec
 	for _, e := range s.exports.Exports() {
 		want = append(want, volume.ExportSpec{Path: e.Path, UID: e.UID, GID: e.GID, Mode: e.Mode})
 	}
+	slices.SortFunc(want, func(a, b volume.ExportSpec) int { return cmp.Compare(a.Path, b.Path) })
+	if s.published(want) {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(s.ctx, publishTimeout)
+	defer cancel()
+	for proposed := false; ; {
+		if !proposed {
+			// It fails while the lease is interrupted.
+			err := s.gate.Command(volume.EntryExports, netip.AddrPort{}, volume.EncodeExports(want))
+			if err != nil && !errors.Is(err, gateway.ErrNotServing) {
+				return fmt.Errorf("propose the export table: %w", err)
+			}
+			proposed = err == nil
+		}
+		pause(limited, publishPoll)
+		switch {
+		case s.published(want):
+			return nil
+		case limited.Err() != nil:
+			return fmt.Errorf("wait for the export table: %w", limited.Err())
+		case !s.leads(term):
+			return fmt.Errorf("publish the export table: %w", gateway.ErrNotServing)
+		}
+	}
+}
+
+// published reports whether the replicated export table has the paths of want, which are sorted.
+func (s *service) published(want []volume.ExportSpec) bool {
 	var paths []string
 	for _, e := range s.volume.Exports() {
 		paths = append(paths, e.Path)
 	}
-	slices.SortFunc(want, func(a, b volume.ExportSpec) int { return cmp.Compare(a.Path, b.Path) })
 	slices.Sort(paths)
-	if slices.EqualFunc(want, paths, func(w volume.ExportSpec, p string) bool { return w.Path == p }) {
-		return nil
-	}
-	if err := s.gate.Command(volume.EntryExports, netip.AddrPort{}, volume.EncodeExports(want)); err != nil {
-		return fmt.Errorf("propose the export table: %w", err)
-	}
-	return nil
+	return slices.EqualFunc(want, paths, func(w volume.ExportSpec, p string) bool { return w.Path == p })
 }
 
 // connOpened prepares a client's connection before its first request.
