@@ -13,8 +13,8 @@ import (
 
 // Options tune a Disk; a zero field takes its default.
 type Options struct {
-	CacheBytes    int64  // Pebble's block cache; 32 MiB
-	MemTableBytes uint64 // of one memtable; 16 MiB
+	CacheBytes    int64  // Pebble's block cache besides one memtable; 32 MiB
+	MemTableBytes uint64 // of one memtable; 16 MiB. A second one, while the first is flushed, is taken from the cache
 	OpenFiles     int    // object files kept open; 512
 }
 

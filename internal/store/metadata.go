@@ -108,7 +108,8 @@ func openMetadata(fs vfs.FS, dir string, opt Options) (*metadata, error) {
 func (m *metadata) openDatabase(name string) (*database, error) {
 	d := &database{name: name, failed: make(chan struct{})}
 	d.refs.Store(1)
-	cache := pebble.NewCache(m.opt.CacheBytes)
+	// Pebble takes the memory of its memtables from the cache: were they not added, two of them would leave no room for blocks at all.
+	cache := pebble.NewCache(m.opt.CacheBytes + int64(m.opt.MemTableBytes))
 	defer cache.Unref()
 	o := &pebble.Options{
 		FS:                    m.fs,

@@ -40,6 +40,9 @@ func (v *Volume) Apply(index uint64, entry []byte) (reply []byte, err error) {
 	if err == nil {
 		err = tx.publish()
 	}
+	if err != nil {
+		v.failed.Store(true) // before any reader can see what was done of it
+	}
 	v.cuts.publish()
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: apply entry %d: %w", v.name, index, err)

@@ -97,7 +97,10 @@ func TestLargeDirectory(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		count = 50000
 	}
-	s := openDisk(t, t.TempDir())
+	s, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	h := newHarness(t, s)
 	root := h.root()
 	name := func(i int) string { return fmt.Sprint("entry-", i) }

@@ -41,22 +41,29 @@ func cookieOfKey(key []byte) uint64 { return binary.BigEndian.Uint64(key[9:]) }
 func inoOfKey(key []byte) Ino       { return Ino(binary.BigEndian.Uint64(key[1:])) }
 
 func (tx *Tx) dirent(dir Ino, cookie uint64) (d dirent, found bool, errno Errno) {
+	id := direntID{dir, cookie}
 	if tx.writable {
-		if c, ok := tx.dirents[direntID{dir, cookie}]; ok {
+		c, ok := tx.dirents[id]
+		if !ok {
+			c, ok = tx.looked[id]
+		}
+		if ok {
 			return c.dirent, !c.gone, OK
 		}
 	}
 	b, err := tx.store.Get(direntKey(dir, cookie))
-	if errors.Is(err, store.ErrNotFound) {
-		return dirent{}, false, OK
-	}
-	if err == nil {
+	if found = !errors.Is(err, store.ErrNotFound); !found {
+		err = nil
+	} else if err == nil {
 		d, err = decodeDirent(b)
 	}
 	if err != nil {
 		return dirent{}, false, tx.fail("read directory entry", err)
 	}
-	return d, true, OK
+	if tx.writable {
+		tx.looked[id] = direntChange{dirent: d, gone: !found}
+	}
+	return d, found, OK
 }
 
 // scanDir calls fn for the records of dir with cookies in [lo, hi), tombstones included.

@@ -42,13 +42,12 @@ const (
 
 // opsCall is one operation.
 type opsCall struct {
-	kind         uint32
-	dir, ino     Ino // directory, object
-	dir2         Ino
-	name, name2  string
-	off, length  uint64
-	data         []byte
-	appliedReply []byte
+	kind        uint32
+	dir, ino    Ino // directory, object
+	dir2        Ino
+	name, name2 string
+	off, length uint64
+	data        []byte
 }
 
 func (c *opsCall) String() string {

@@ -341,4 +341,7 @@ func TestDiskErrorStopsApply(t *testing.T) {
 	if h.v.Applied() != before || h.current(f).Size != 0 {
 		t.Fatal("an entry that failed left traces")
 	}
+	if !h.v.Failed() {
+		t.Error("readers are not told that an entry was left half done")
+	}
 }

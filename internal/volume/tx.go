@@ -25,9 +25,10 @@ type Tx struct {
 	state   state
 	inodes  map[Ino]*Inode // nil: gone
 	dirents map[direntID]direntChange
-	inline  map[Ino][]byte // nil: gone
-	orphans map[Ino]bool   // false: no longer
-	batch   store.Batch    // everything else
+	looked  map[direntID]direntChange // records as the store has them: a name is looked up before it is changed
+	inline  map[Ino][]byte            // nil: gone
+	orphans map[Ino]bool              // false: no longer
+	batch   store.Batch               // everything else
 	exports []Export
 	space   *FSStat
 	ops     []objectOp
@@ -73,9 +74,11 @@ func (tx *Tx) begin(v *Volume, index uint64, e *Entry, entry []byte) {
 	if tx.inodes == nil {
 		tx.inodes, tx.dirents = map[Ino]*Inode{}, map[direntID]direntChange{}
 		tx.inline, tx.orphans = map[Ino][]byte{}, map[Ino]bool{}
+		tx.looked = map[direntID]direntChange{}
 	}
 	clear(tx.inodes)
 	clear(tx.dirents)
+	clear(tx.looked)
 	clear(tx.inline)
 	clear(tx.orphans)
 	clear(tx.ops)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"holdfast/internal/rpc"
 	"holdfast/internal/store"
@@ -37,6 +38,7 @@ type Volume struct {
 	store    store.Store
 	programs []numbered
 	hash     func(name string) uint64 // of names; tests replace it to provoke collisions
+	failed   atomic.Bool
 
 	// checkpointing serializes Checkpoint and Install.
 	checkpointing sync.Mutex
@@ -165,6 +167,10 @@ func (v *Volume) Valid() bool {
 	defer v.mu.RUnlock()
 	return v.valid
 }
+
+// Failed reports whether an Apply failed. What it left is half an entry: file data that is cut off although its inode does not say so, protocol state without the files
+// that it is about. A reply that was read when Failed is true afterwards must not be sent.
+func (v *Volume) Failed() bool { return v.failed.Load() }
 
 // Applied returns the index of the last applied entry; 0 if the state is invalid.
 func (v *Volume) Applied() uint64 {
