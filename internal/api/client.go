@@ -52,13 +52,8 @@ func (c *Client) do(ctx context.Context, method, path string, v any) error {
 		return fmt.Errorf("build request: %w", err)
 	}
 	resp, err := c.http.Do(req)
-	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no node is running on %s: start it with `holdfast serve`, or name its data folder with --data: %w", filepath.Dir(c.path), err)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("may not open %s: run this as the user that runs the node (root): %w", c.path, err)
-	case err != nil:
-		return fmt.Errorf("ask the node at %s: %w", c.path, err)
+	if err != nil {
+		return c.explain(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -72,4 +67,15 @@ func (c *Client) do(ctx context.Context, method, path string, v any) error {
 		return fmt.Errorf("read the node's answer: %w", err)
 	}
 	return nil
+}
+
+// explain says what a person can do about an error of the connection.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no node is running on %s: start it with `holdfast serve`, or name its data folder with --data: %w", filepath.Dir(c.path), err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("may not open %s: run this as the user that runs the node (root): %w", c.path, err)
+	}
+	return fmt.Errorf("ask the node at %s: %w", c.path, err)
 }

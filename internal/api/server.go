@@ -10,12 +10,19 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
+
+// maxSocketPath is the longest path that a Unix socket can have (unix(7): sun_path, and a zero behind it).
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
 // Serve answers API requests on the socket in the data folder until ctx ends.
 func Serve(ctx context.Context, dataDir string, b Backend, log *slog.Logger) error {
 	path := filepath.Join(dataDir, SocketName)
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("open admin socket: the path %s has %d bytes, a Unix socket's has at most %d: give the node a data folder with a shorter path", path, len(path), maxSocketPath)
+	}
 	// A socket file that a killed process left behind would make the bind fail; the data folder's lock has already shown that no other process is alive.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove stale admin socket: %w", err)

@@ -1,0 +1,200 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// fakeNode answers with what it was asked.
+type fakeNode struct{ err error }
+
+func (f fakeNode) Status(context.Context) Status { return Status{Node: "a", ID: 1} }
+
+func (f fakeNode) Check(_ context.Context, volume string) (CheckResult, error) {
+	return CheckResult{Volume: volume, Equal: true, Replicas: []ReplicaDigest{{Node: "a", Index: 7, Digest: "00"}}}, f.err
+}
+
+func (f fakeNode) Transfer(_ context.Context, volume, to string) (TransferResult, error) {
+	return TransferResult{Volume: volume, From: "a", To: to, Seconds: 0.5}, f.err
+}
+
+// serve runs Serve in a new data folder and returns the folder and what ends it.
+func serve(t *testing.T, b Backend) (dir string, stop func() error) {
+	t.Helper()
+	dir = t.TempDir()
+	// What a killed process left behind must not be in the way.
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, SocketName), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	stale.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, dir, b, slog.New(slog.NewTextHandler(io.Discard, nil))) }()
+	c := NewClient(dir)
+	for {
+		if _, err := c.Status(context.Background()); err == nil {
+			break
+		} else if !strings.Contains(err.Error(), "no node is running") {
+			t.Fatal(err)
+		}
+	}
+	stop = func() error { cancel(); return <-done }
+	t.Cleanup(cancel)
+	return dir, stop
+}
+
+func TestClientAndServer(t *testing.T) {
+	dir, stop := serve(t, fakeNode{})
+	info, err := os.Stat(filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket's mode is %v", info.Mode())
+	}
+	ctx := context.Background()
+	c := NewClient(dir)
+	// Names of volumes and nodes that a careless encoding would tear apart.
+	for _, name := range []string{"main", "a b", "x/y", "ü?to=z", "100%", "a&b=c"} {
+		check, err := c.Check(ctx, name)
+		want := CheckResult{Volume: name, Equal: true, Replicas: []ReplicaDigest{{Node: "a", Index: 7, Digest: "00"}}}
+		if diff := cmp.Diff(want, check); err != nil || diff != "" {
+			t.Errorf("check %q: %v\n%s", name, err, diff)
+		}
+		tr, err := c.Transfer(ctx, name, name)
+		if diff := cmp.Diff(TransferResult{Volume: name, From: "a", To: name, Seconds: 0.5}, tr); err != nil || diff != "" {
+			t.Errorf("transfer %q: %v\n%s", name, err, diff)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, SocketName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		err    error
+		status int
+	}{
+		{"of the node", Errorf(http.StatusConflict, "volume %s is led by %s", "v", "b"), http.StatusConflict},
+		{"wrapped", fmt.Errorf("volume v: %w", Errorf(http.StatusNotFound, "gone")), http.StatusNotFound},
+		{"any other", errors.New("disk on fire"), http.StatusInternalServerError},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, _ := serve(t, fakeNode{err: tt.err})
+			_, err := NewClient(dir).Check(context.Background(), "v")
+			var e *Error
+			if !errors.As(err, &e) || e.Status != tt.status || e.Message != tt.err.Error() {
+				t.Errorf("error %#v, want %d with %q", err, tt.status, tt.err)
+			}
+		})
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	h := Handler(fakeNode{})
+	for _, tt := range []struct {
+		method, path string
+		code         int
+	}{
+		{"GET", "/v1/status", 200},
+		{"POST", "/v1/status", 405},
+		{"POST", "/v1/volumes/v/check", 200},
+		{"GET", "/v1/volumes/v/check", 405},
+		{"POST", "/v1/volumes/v/transfer?to=b", 200},
+		{"GET", "/v1/volumes/v/transfer", 405},
+		{"GET", "/", 404},
+		{"GET", "/v1/volumes", 404},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
+		if w.Code != tt.code {
+			t.Errorf("%s %s: %d, want %d", tt.method, tt.path, w.Code, tt.code)
+		}
+		if tt.code == 200 && (w.Header().Get("Content-Type") != "application/json" || !json.Valid(w.Body.Bytes())) {
+			t.Errorf("%s %s: %s %q", tt.method, tt.path, w.Header().Get("Content-Type"), w.Body)
+		}
+	}
+}
+
+func TestNoNode(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := NewClient(dir).Status(context.Background()); err == nil || !strings.Contains(err.Error(), "no node is running on "+dir) {
+		t.Errorf("no socket: %v", err)
+	}
+	c := NewClient(dir)
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{syscall.ENOENT, "holdfast serve"},
+		{syscall.ECONNREFUSED, "holdfast serve"},
+		{syscall.EACCES, "run this as the user that runs the node"},
+		{syscall.EPERM, "run this as the user that runs the node"},
+		{io.ErrUnexpectedEOF, "ask the node at"},
+	} {
+		err := c.explain(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", tt.err)})
+		if !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v is explained as %q", tt.err, err)
+		}
+	}
+}
+
+// TestNotTheNode has something else answer on the socket.
+func TestNotTheNode(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		handler http.HandlerFunc
+		want    string
+	}{
+		{"an error without a message", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", http.StatusBadGateway) }, "the node answered 502"},
+		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }, "read the node's answer"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			ln, err := net.Listen("unix", filepath.Join(dir, SocketName))
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv := httptest.Server{Listener: ln, Config: &http.Server{Handler: tt.handler}}
+			srv.Start()
+			defer srv.Close()
+			if _, err := NewClient(dir).Status(context.Background()); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestServeErrors(t *testing.T) {
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxSocketPath))
+	for dir, want := range map[string]string{
+		long:                                  "shorter path",
+		filepath.Join(t.TempDir(), "missing"): "open admin socket",
+	} {
+		err := Serve(context.Background(), dir, fakeNode{}, slog.Default())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
