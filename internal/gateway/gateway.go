@@ -167,8 +167,8 @@ func (g *Gateway) Read(conn Conn, req *Request, reply *xdr.Encoder) error {
 		return nil
 	}
 	g.cfg.Volume.Read(&req.Request, reply)
-	// The state that was read was current only if the lease was still held afterwards.
-	if !g.cfg.Raft.Serving() {
+	// The state that was read was current only if the lease was still held afterwards. An entry that failed half done stops the replica, but not before readers can see it.
+	if g.cfg.Volume.Failed() || !g.cfg.Raft.Serving() {
 		reply.Truncate(start)
 		return ErrNotServing
 	}

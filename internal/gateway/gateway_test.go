@@ -90,6 +90,19 @@ func TestReadUnderLease(t *testing.T) {
 	}
 }
 
+// TestReadAfterFailedApply reads between the moment at which an entry fails half done and that at which the replica notices.
+func TestReadAfterFailedApply(t *testing.T) {
+	h := newHarness(t)
+	e := volume.Entry{Kind: 77}
+	if _, err := h.volume.Apply(h.index+1, e.Encode()); err == nil {
+		t.Fatal("an entry of an unknown kind was applied")
+	}
+	var reply xdr.Encoder
+	if err := h.g.Read(h.conn, h.decode(h.getattr(), false), &reply); !errors.Is(err, ErrNotServing) || reply.Len() != 0 {
+		t.Errorf("error %v and %d bytes of a reply", err, reply.Len())
+	}
+}
+
 // TestReadAgain sends a version 4 request that lost the lease in its middle through the gateway once more, as the node does when the lease is back.
 func TestReadAgain(t *testing.T) {
 	h := newHarness(t)
