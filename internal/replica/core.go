@@ -274,6 +274,7 @@ func (c *Core) Tick(now int64) {
 		c.sendCommits()
 		c.renewLease() // matters to a group of one only: others renew it with their answers
 		c.tickTransfer()
+		c.tickStandIn()
 	} else {
 		c.tickElection()
 	}
@@ -346,7 +347,7 @@ func (c *Core) admit(m *Message) bool {
 		return c.admitVote(m)
 	case raftpb.MsgTimeoutNow:
 		// Only the leader that this replica follows, in its term, and heard of since it started (DESIGN.md, "A late MsgTimeoutNow").
-		return m.From == c.state.lead && m.Term == c.state.term && c.mayLead()
+		return m.From == c.state.lead && m.Term == c.state.term && c.mayLead() && !c.install.needed
 	}
 	return false // MsgSnap comes by BeginInstall; others are not for the network
 }
@@ -398,9 +399,10 @@ func (c *Core) endTerm() {
 	c.resetElection(c.now)
 }
 
-// mayLead reports whether this replica may campaign at all.
+// mayLead reports whether this replica may campaign at all. One whose state machine is invalid may, as the last to try: it may be the only one that has
+// the newest entries. It never serves, and hands over as soon as somebody else has them (tickStandIn).
 func (c *Core) mayLead() bool {
-	return c.rn != nil && c.recover == 0 && !c.install.active && !c.install.needed
+	return c.rn != nil && c.recover == 0 && !c.install.active
 }
 
 // Propose appends data to the log as one entry each, and returns how many of them it took: fewer when too many bytes are under way. An entry that was

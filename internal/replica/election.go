@@ -38,6 +38,9 @@ func (c *Core) tickElection() {
 	if c.election.gone {
 		due = min(due, c.lease.promisedUntil+c.stagger())
 	}
+	if c.install.needed {
+		due += 2 * c.electionTimeout() // whoever can serve goes first
+	}
 	if c.now < due || !c.mayLead() || !slices.Contains(c.members, c.cfg.ID) {
 		return
 	}

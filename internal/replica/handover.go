@@ -101,6 +101,20 @@ func (c *Core) tickTransfer() {
 	}
 }
 
+// tickStandIn lets a leader whose state machine is invalid, and which therefore never serves, hand over to a member that has all its entries and can.
+func (c *Core) tickStandIn() {
+	if !c.install.needed || c.transfer.active || c.state.role != raft.StateLeader {
+		return
+	}
+	to, err := c.successor(0)
+	if err != nil || c.rn.Status().Progress[to].Match < c.last {
+		return // later
+	}
+	c.lease.released = true
+	c.transfer = transfer{active: true, to: to, deadline: c.now + c.electionTimeout()}
+	c.rn.TransferLeader(to)
+}
+
 // stepUp moves to the next term as a follower, so that this term has no leader any more.
 func (c *Core) stepUp() {
 	// Any message of a higher term does it; a follower ignores this one.

@@ -42,7 +42,7 @@ func (c *Core) snapshotSource() (raftpb.Snapshot, error) {
 
 // offerSnapshot sends a snapshot to a member whose log is fine and whose state machine is not.
 func (c *Core) offerSnapshot(to uint64) {
-	if _, busy := c.sends[to]; busy || len(c.sends) >= maxSnapshotSends || c.now < c.peer(to).retry {
+	if _, busy := c.sends[to]; busy || c.install.needed || len(c.sends) >= maxSnapshotSends || c.now < c.peer(to).retry {
 		return
 	}
 	c.sendSnapshot(to)
