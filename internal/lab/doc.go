@@ -21,6 +21,12 @@ import (
 	"sync"
 )
 
+// A lab's folder is labsDir/labPrefix, followed by the harness's process id and a random part.
+const (
+	labsDir   = "/var/tmp"
+	labPrefix = "holdfast-lab-"
+)
+
 // Missing says why the lab cannot run here, and what would help; it is empty when it can.
 func Missing() string {
 	if os.Geteuid() != 0 {
@@ -61,7 +67,7 @@ type Lab struct {
 // New makes an empty lab, after removing what crashed runs before it have left.
 func New() (*Lab, error) {
 	removeStale()
-	dir, err := os.MkdirTemp("/var/tmp", "holdfast-lab-")
+	dir, err := os.MkdirTemp(labsDir, fmt.Sprintf("%s%d-", labPrefix, os.Getpid()))
 	if err != nil {
 		return nil, fmt.Errorf("make the lab's folder: %w", err)
 	}

@@ -181,23 +181,11 @@ func inNamespace(name string, f func() error) error {
 	return <-done
 }
 
-// removeStale removes the namespaces of harnesses that are gone, with the processes in them.
+// removeStale removes what harnesses that are gone have left: namespaces, with the processes in them, and folders.
 func removeStale() {
-	dirs, err := os.ReadDir(netnsDir)
-	if err != nil {
-		return
-	}
-	for _, d := range dirs {
-		rest, ok := strings.CutPrefix(d.Name(), netnsPrefix)
-		if !ok {
-			continue
-		}
-		var pid int
-		if _, err := fmt.Sscanf(rest, "%d-", &pid); err != nil || syscall.Kill(pid, 0) == nil {
-			continue
-		}
+	for _, name := range staleNames(netnsDir, netnsPrefix) {
 		// Processes die with their harness, see spawner; those that outlived it were started by the dead ones.
-		if out, err := exec.Command("ip", "netns", "pids", d.Name()).Output(); err == nil {
+		if out, err := exec.Command("ip", "netns", "pids", name).Output(); err == nil {
 			for _, field := range strings.Fields(string(out)) {
 				var p int
 				if _, err := fmt.Sscan(field, &p); err == nil && p > 1 {
@@ -205,8 +193,30 @@ func removeStale() {
 				}
 			}
 		}
-		ip("", "netns", "del", d.Name())
+		ip("", "netns", "del", name)
 	}
+	for _, name := range staleNames(labsDir, labPrefix) {
+		os.RemoveAll(filepath.Join(labsDir, name))
+	}
+}
+
+// staleNames lists entries of a folder whose names are the prefix, the id of a process that is gone, and a rest.
+func staleNames(dir, prefix string) (stale []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), prefix)
+		if !ok {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(rest, "%d-", &pid); err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			stale = append(stale, e.Name())
+		}
+	}
+	return stale
 }
 
 // ip runs the ip command, in a namespace unless that is empty.

@@ -107,6 +107,10 @@ func TestStaleNetworks(t *testing.T) {
 	if err := ip("", "netns", "add", stale); err != nil {
 		t.Fatal(err)
 	}
+	folder := filepath.Join(labsDir, fmt.Sprintf("%s%d-1", labPrefix, gone.Process.Pid))
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	left := exec.Command("ip", "netns", "exec", stale, "sleep", "600")
 	if err := left.Start(); err != nil {
 		t.Fatal(err)
@@ -129,7 +133,9 @@ func TestStaleNetworks(t *testing.T) {
 	case <-ctx.Done():
 		t.Error("a process in a stale namespace lives on")
 	}
-	if _, err := os.Stat(filepath.Join(netnsDir, stale)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the stale namespace is still there: %v", err)
+	for _, path := range []string{filepath.Join(netnsDir, stale), folder} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
 	}
 }
