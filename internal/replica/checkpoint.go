@@ -35,6 +35,13 @@ func (k *metaKeeper) confIndex() uint64 {
 	return k.current.ConfIndex
 }
 
+// installing reports whether an installation was begun and its end is not yet noted.
+func (k *metaKeeper) installing() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.current.Installing != nil
+}
+
 // logSizes knows roughly how many bytes of log lie behind an index.
 type logSizes struct {
 	// every is how far apart marks are, in bytes; 0: sizeMarkBytes. It is set once.

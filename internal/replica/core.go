@@ -39,6 +39,8 @@ type CoreConfig struct {
 	Meta *Meta
 	// Applied is the state machine's applied index; 0 if it holds nothing valid.
 	Applied uint64
+	// Invalid tells that an installation was begun and not finished, so that not even an empty state is there to apply the log to.
+	Invalid bool
 	// Seed makes the random choices: election timeouts and the nonce of a blank replica.
 	Seed uint64
 	// MessageBytes bounds the entries in one message; InflightBytes those sent to one follower and not acknowledged, and those proposed and
@@ -182,7 +184,7 @@ func (c *Core) enter(m Meta, hs raftpb.HardState) error {
 	c.log.hs, c.log.conf = hs, c.conf
 	c.applied = c.cfg.Applied
 	first := c.cfg.Log.FirstIndex()
-	if c.applied+1 < first {
+	if c.applied+1 < first || c.cfg.Invalid {
 		// The state machine holds nothing that the log continues. Take part in everything but applying and leading.
 		c.install.needed = true
 	}

@@ -1,8 +1,13 @@
 package replica
 
 import (
+	"errors"
 	"testing"
 	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"holdfast/internal/wal"
 )
 
 // A member whose state machine is invalid may be the only one that has the newest entries: the other member that had them lost its disk. It has to lead until
@@ -39,5 +44,44 @@ func TestInvalidStateMachineHoldsNewestEntries(t *testing.T) {
 		lead.sm = newToySM()
 		lost.log, lost.meta, lost.sm = &memLog{}, &memMeta{}, newToySM()
 		s.settle()
+	}
+}
+
+// validitySM is a toySM that knows, as a volume does, when an installation has not finished: then it cannot apply anything.
+type validitySM struct {
+	*toySM
+	invalid bool
+}
+
+func (s *validitySM) Apply(index uint64, entry []byte) ([]byte, error) {
+	if s.invalid {
+		return nil, errors.New("the state is incomplete")
+	}
+	return s.toySM.Apply(index, entry)
+}
+
+// A replica that dies while it installs its first snapshot has a log that begins at 1 and a state machine at 0, like one that has only begun. It must not apply its
+// log to what is left.
+func TestCrashDuringFirstInstallation(t *testing.T) {
+	log, meta, sm := &memLog{}, &memMeta{}, &validitySM{toySM: newToySM(), invalid: true}
+	conf := ConfState{Voters: []uint64{1, 2, 3}}
+	if err := meta.Save(&Meta{Conf: conf, Installing: &InstallMeta{Index: 50, Term: 2, Conf: conf}}); err != nil {
+		t.Fatal(err)
+	}
+	entries := []raftpb.Entry{{Index: 1, Term: 1, Data: []byte("12345678")}, {Index: 2, Term: 1, Data: []byte("12345678")}}
+	if err := log.Append(wal.Batch{Entries: entries, HardState: raftpb.HardState{Term: 1, Commit: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	start, err := load(Config{ID: 1, Peers: conf.Voters, Timing: DefaultTiming(), Log: log, Meta: meta, StateMachine: sm, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, err := NewCore(0, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core.Tick(int64(20 * time.Millisecond))
+	if out := core.Take(); len(out.Applies) > 0 || !core.Status(0).NeedsSnapshot {
+		t.Errorf("%d applies are to be done; needs a snapshot: %v", len(out.Applies), core.Status(0).NeedsSnapshot)
 	}
 }

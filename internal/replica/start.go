@@ -42,6 +42,7 @@ func load(cfg Config) (CoreConfig, error) {
 	if err := finishInstall(cfg, meta); err != nil {
 		return start, err
 	}
+	start.Invalid = unfinished(sm, meta)
 	if start.Applied > log.LastIndex() {
 		return start, fmt.Errorf("%w: %d < %d", errNoLog, log.LastIndex(), start.Applied)
 	}
@@ -72,6 +73,9 @@ func finishInstall(cfg Config, meta *Meta) error {
 	meta.Installing = nil
 	return cfg.Meta.Save(meta)
 }
+
+// unfinished reports whether the state machine is what an installation left that was begun and not finished.
+func unfinished(sm StateMachine, meta *Meta) bool { return meta.Installing != nil && sm.Applied() == 0 }
 
 // pageBytes bounds what is read of the log at a time.
 const pageBytes = 4 << 20
