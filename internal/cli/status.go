@@ -72,7 +72,7 @@ func printStatus(o *options, s api.Status) error {
 	tw := tabwriter.NewWriter(o.out, 2, 8, 2, ' ', 0)
 	for _, n := range s.Nodes {
 		state := map[api.NodeState]string{
-			api.NodeSelf: "this node", api.NodeAnswers: "answers", api.NodeSilent: "DOES NOT ANSWER", api.NodeUnknown: "known to the leader",
+			api.NodeSelf: "this node", api.NodeAnswers: "answers", api.NodeSilent: "DOES NOT ANSWER", api.NodeUnknown: "ask the leader",
 		}[n.State]
 		fmt.Fprintf(tw, "  %s\tid %d\t%s\t%s\n", n.Name, n.ID, n.Peer, state)
 	}
@@ -81,6 +81,13 @@ func printStatus(o *options, s api.Status) error {
 	}
 	for _, v := range s.Volumes {
 		printVolume(o, tw, v)
+		// Each table has columns of its own: a client's long name does not move the others'.
+		for _, table := range []func(*tabwriter.Writer, api.VolumeStatus){printReplicas, printClients} {
+			if err := tw.Flush(); err != nil {
+				return err
+			}
+			table(tw, v)
+		}
 		if err := tw.Flush(); err != nil {
 			return err
 		}
@@ -108,6 +115,9 @@ func printVolume(o *options, tw *tabwriter.Writer, v api.VolumeStatus) {
 		full = "; FULL: growth is refused until a replica has more room"
 	}
 	fmt.Fprintf(tw, "  space\t%s free of %s%s\n", bytesText(v.Space.FreeBytes), bytesText(v.Space.TotalBytes), full)
+}
+
+func printReplicas(tw *tabwriter.Writer, v api.VolumeStatus) {
 	if len(v.Replicas) > 0 {
 		fmt.Fprintln(tw, "  replica\tstate\thas\tbehind")
 	}
@@ -123,6 +133,9 @@ func printVolume(o *options, tw *tabwriter.Writer, v api.VolumeStatus) {
 		}
 		fmt.Fprintf(tw, "  %s\t%s\t%d\t%d\n", r.Node, state, r.Match, r.Lag)
 	}
+}
+
+func printClients(tw *tabwriter.Writer, v api.VolumeStatus) {
 	if len(v.Clients) > 0 {
 		fmt.Fprintln(tw, "  client\taddress\tsessions\topens\tlocks")
 	}

@@ -15,8 +15,9 @@ import (
 // Bounds of what a file may ask for, each with the reason in its message.
 const (
 	minTick         = time.Millisecond
-	minElection     = 3
+	minElection     = 4
 	maxElection     = 1000
+	minLeaseTicks   = 3           // a lease survives two lost heartbeats
 	minLifetime     = time.Second // the kernel counts lifetimes of addresses in whole seconds
 	minSegmentBytes = 4 << 20     // an entry holds up to a little more than 1 MiB
 	minInflight     = 8 << 20
@@ -224,6 +225,22 @@ func (v *validator) timing() {
 	t.deriveTiming()
 	if v.usable("timing.drift") && t.Drift >= t.Lease {
 		v.failAt("timing.drift", "a drift of %v leaves nothing of the lease of %v", t.Drift, t.Lease)
+	}
+	if v.bad["timing.lease"] || v.bad["timing.drift"] {
+		return
+	}
+	// Where neither is given, it is the election that decides about both.
+	key := "timing.election"
+	for _, k := range []string{"timing.drift", "timing.lease"} {
+		if v.has(k) {
+			key = k
+		}
+	}
+	switch least := minLeaseTicks * time.Duration(t.Tick); {
+	case time.Duration(t.Lease+t.Drift) >= quiet:
+		v.failAt(key, "the lease (%v) and the drift (%v) must run out before an election can begin (%d ticks of %v: %v)", t.Lease, t.Drift, t.Election, t.Tick, quiet)
+	case time.Duration(t.Lease-t.Drift) < least:
+		v.failAt(key, "the lease (%v) less the drift (%v) must last for %d ticks of %v at least", t.Lease, t.Drift, minLeaseTicks, t.Tick)
 	}
 }
 
