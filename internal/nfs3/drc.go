@@ -13,10 +13,11 @@ import (
 // look at it or change it, and what is evicted follows from the order of the log alone. Its limits are therefore part of
 // the state machine too: changing one needs a new cluster version.
 const (
-	// drcEntries bounds the cache of a volume: a few MiB with its replies of at most some 300 bytes.
-	drcEntries = 4096
-	// drcClientEntries bounds what one client address may hold. It exceeds what a client can have under way on its connections.
-	drcClientEntries = 1024
+	// drcEntries bounds the cache of a volume: some 10 MiB with its replies of at most some 300 bytes.
+	drcEntries = 16384
+	// drcClientEntries bounds what one client address may hold: all that a Linux client's 16 connections (nconnect) can have under way at a node with
+	// rpc.DefaultMaxInflight calls each, so that after a failover even the oldest of them is recognised. WRITEs count too, and they come in such numbers.
+	drcClientEntries = 4096
 	// drcFairClients is up to how many clients the one with the most entries is looked for when the cache is full.
 	drcFairClients = 256
 	// drcProgram marks the cache's keys among the volume's protocol state.

@@ -234,6 +234,24 @@ func (s *server) fill(client string, n int) {
 	}
 }
 
+// TestEverythingUnderWayIsRecognised repeats the oldest of all calls that a client can have under way when a node dies.
+func TestEverythingUnderWayIsRecognised(t *testing.T) {
+	s := newServer(t)
+	root := s.root("/data")
+	s.create(root, "f", attrs{})
+	oldest := s.record(1<<30, procRemove, encode(t, &nfsv3.Remove3args{Object: in(root, "f")}))
+	if st := s.status(s.send(oldest)); st != stOK {
+		t.Fatal(st)
+	}
+	const connections = 16
+	s.fill(s.client.String(), connections*rpc.DefaultMaxInflight-2)
+	s.create(root, "f", attrs{})
+	if st := s.status(s.send(oldest)); st != stOK {
+		t.Errorf("status %d", st)
+	}
+	wantStatus(t, "the file", s.lookup(root, "f"), stOK)
+}
+
 func TestCacheLimits(t *testing.T) {
 	s := newServer(t)
 	s.fill("10.0.0.1:1", drcClientEntries+10)
