@@ -4,6 +4,7 @@ package main
 import (
 	"os"
 	"runtime/debug"
+	"slices"
 
 	"holdfast/internal/cli"
 )
@@ -14,6 +15,9 @@ var version = ""
 func main() {
 	if version == "" {
 		version = buildVersion()
+	}
+	if slices.Contains(os.Args[1:], "serve") {
+		relaxTimers()
 	}
 	os.Exit(cli.Main(version, os.Args[1:], os.Stdout, os.Stderr))
 }
