@@ -19,17 +19,23 @@ func (o *objects) SyncObjects(ctx context.Context) error {
 	o.dirty, o.dirtyDirs = map[fileKey]struct{}{}, map[string]struct{}{}
 	o.mu.Unlock()
 
+	type outcome struct{ failed, givenUp error }
 	jobs := make(chan func() error)
-	errs := make(chan error, syncWorkers)
+	outcomes := make(chan outcome, syncWorkers)
 	for range syncWorkers {
 		go func() {
-			var first error
+			var out outcome
 			for job := range jobs {
-				if first == nil {
-					first = job()
+				if out.failed != nil {
+					continue
+				}
+				if err := job(); errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+					out.givenUp = err
+				} else {
+					out.failed = err
 				}
 			}
-			errs <- first
+			outcomes <- out
 		}()
 	}
 	for k := range files {
@@ -45,27 +51,26 @@ func (o *objects) SyncObjects(ctx context.Context) error {
 		}
 	}
 	close(jobs)
-	var err error
+	var failed, givenUp error
 	for range syncWorkers {
-		err = errors.Join(err, <-errs)
-	}
-	if err == nil {
-		return nil
+		out := <-outcomes
+		failed, givenUp = errors.Join(failed, out.failed), errors.Join(givenUp, out.givenUp)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		// Given up, not failed: the next sync has it all to do again.
+	if failed != nil { // even if others were given up: another try might seem to succeed
+		o.failed = failed
+		return failed
+	}
+	if givenUp != nil { // the next sync has it all to do again
 		for k := range files {
 			o.dirty[k] = struct{}{}
 		}
 		for dir := range dirs {
 			o.dirtyDirs[dir] = struct{}{}
 		}
-		return err
 	}
-	o.failed = err
-	return err
+	return givenUp
 }
 
 func (o *objects) syncFile(ctx context.Context, k fileKey) error {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -32,6 +33,28 @@ func TestNamesOfKilledProcess(t *testing.T) {
 	check(t, d.SyncObjects(context.Background()))
 	if len(d.dirtyDirs) > 0 {
 		t.Errorf("%d folders left to sync", len(d.dirtyDirs))
+	}
+	check(t, d.Close())
+}
+
+// TestFailedSyncIsFinal lets a sync fail while its caller gives up: what the page cache holds is unknown all the same, so no later sync may succeed.
+func TestFailedSyncIsFinal(t *testing.T) {
+	d := openDisk(t, t.TempDir())
+	ctx, cancel := context.WithCancel(context.Background())
+	check(t, d.WriteObject(1, 0, []byte("x")))
+	cancel()
+	if err := d.SyncObjects(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("a sync that is given up returns %v", err)
+	}
+	check(t, d.SyncObjects(context.Background()))
+	check(t, d.WriteObject(1, 0, []byte("x")))
+	d.markDir("no such name \x00")
+	failure := d.SyncObjects(ctx)
+	if failure == nil || errors.Is(failure, context.Canceled) {
+		t.Errorf("a sync that fails while it is given up returns %v", failure)
+	}
+	if err := d.SyncObjects(context.Background()); !errors.Is(err, failure) {
+		t.Errorf("the sync after it returns %v", err)
 	}
 	check(t, d.Close())
 }
