@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -76,18 +77,31 @@ nodes:
 
 func nodeName(i int) string { return string(rune('a' + i)) }
 
+// The ports are below those that Linux gives to outgoing connections (ip_local_port_range): nobody takes one while its node is down for a moment.
+const (
+	minPort = 20000
+	maxPort = 32000
+)
+
 // freePorts returns n TCP ports of the loopback address that are free now. All are held until all are found, so that they differ.
 func freePorts(n int) ([]int, error) {
-	ports := make([]int, n)
-	for i := range ports {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	const tries = 1000
+	var ports []int
+	var last error
+	for range tries {
+		if len(ports) == n {
+			return ports, nil
+		}
+		port := minPort + rand.IntN(maxPort-minPort)
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			last = err
+			continue
 		}
 		defer ln.Close()
-		ports[i] = ln.Addr().(*net.TCPAddr).Port
+		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, fmt.Errorf("find free ports from %d to %d: %w", minPort, maxPort, last)
 }
 
 // Start starts a node. Its log goes to a file beside its data folder.

@@ -67,17 +67,27 @@ type Observer interface {
 	Live(leader string, l loadgen.Live)
 }
 
-// Run starts the cluster and the workload, does the failovers, and verifies. The cluster still runs when it returns.
+// Run starts the cluster and the workload, does the failovers, and verifies. The cluster still runs when it returns. A run that could not be brought to its end
+// counts as an error in the result, too: whoever looks at the result alone must not take it for a good one.
 func Run(ctx context.Context, c *Cluster, o Options, obs Observer) (Result, error) {
 	var res Result
+	err := run(ctx, c, o, obs, &res)
+	if err != nil {
+		res.Errors++
+		res.Details = append(res.Details, err.Error())
+	}
+	return res, err
+}
+
+func run(ctx context.Context, c *Cluster, o Options, obs Observer, res *Result) error {
 	for _, n := range c.Nodes {
 		if err := c.Start(n); err != nil {
-			return res, err
+			return err
 		}
 	}
 	leader, err := c.awaitLeader(ctx, startTimeout)
 	if err != nil {
-		return res, err
+		return err
 	}
 	obs.Note("three nodes are up; node %s leads and serves NFS on %s", leader.Name, c.Addr)
 	w, err := loadgen.StartWorkload(ctx, loadgen.WorkloadConfig{
@@ -85,19 +95,19 @@ func Run(ctx context.Context, c *Cluster, o Options, obs Observer) (Result, erro
 		Writers: o.Writers,
 	})
 	if err != nil {
-		return res, err
+		return err
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		w.Close(closing)
 	}()
-	if err := failovers(ctx, c, o, w, obs, &res); err != nil {
-		return res, err
+	if err := failovers(ctx, c, o, w, obs, res); err != nil {
+		return err
 	}
 	w.Stop()
 	obs.Note("the workload has stopped; reading back every acknowledged byte")
-	return res, verify(ctx, c, w, obs, &res)
+	return verify(ctx, c, w, obs, res)
 }
 
 // failovers does what the run is about.
@@ -191,11 +201,11 @@ func verify(ctx context.Context, c *Cluster, w *loadgen.Workload, obs Observer, 
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	rep, err := w.Verify(ctx)
+	res.Ops, res.AckedBytes, res.Lost, res.Doubled = rep.Ops, rep.AckedBytes, rep.Lost, rep.Doubled
+	res.LocksLost, res.Errors, res.Details = rep.LocksLost, rep.Errors, rep.Problems
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	res.Ops, res.AckedBytes, res.Lost, res.Doubled = rep.Ops, rep.AckedBytes, rep.Lost, rep.Doubled
-	res.LocksLost, res.Errors, res.Details = rep.LocksLost, rep.Errors, rep.Problems
 	leader, err := c.awaitLeader(ctx, eventTimeout)
 	if err != nil {
 		return err
