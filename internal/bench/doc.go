@@ -41,6 +41,7 @@ type Options struct {
 // Size says how much work the cases are.
 type Size struct {
 	Bytes    int64         // of the file that is written and read in sequence
+	Warm     int64         // bytes written and removed before anything is measured, as servers are not new most of the time
 	Duration time.Duration // of the cases without a natural end
 	Files    int           // small ones
 	Entries  int           // of the large directory
@@ -53,7 +54,7 @@ func Defaults() Options {
 	return Options{
 		Clients: []string{ClientLoadgen, ClientLinux}, Servers: []string{ServerYardstick, ServerOne, ServerThree},
 		Versions: []string{"4.1", "3"}, LinuxVersions: []string{"4.2"},
-		Size: Size{Bytes: 256 << 20, Duration: 2 * time.Second, Files: 2000, Entries: 100_000, LinuxSyncWrites: 500, LinuxEntries: 5000},
+		Size: Size{Bytes: 256 << 20, Warm: 384 << 20, Duration: 2 * time.Second, Files: 2000, Entries: 100_000, LinuxSyncWrites: 500, LinuxEntries: 5000},
 	}
 }
 
@@ -61,7 +62,7 @@ func Defaults() Options {
 func Quick() Options {
 	o := Defaults()
 	o.Clients, o.Versions = []string{ClientLoadgen}, []string{"4.1"}
-	o.Size = Size{Bytes: 64 << 20, Duration: time.Second, Files: 600, Entries: 3000}
+	o.Size = Size{Bytes: 64 << 20, Warm: 64 << 20, Duration: time.Second, Files: 600, Entries: 3000}
 	return o
 }
 

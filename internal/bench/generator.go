@@ -59,6 +59,15 @@ func runLoadgen(ctx context.Context, o Options, r *Report) (err error) {
 			return err
 		}
 	}
+	for _, s := range servers {
+		if o.Size.Warm == 0 || len(o.Versions) == 0 {
+			break
+		}
+		fmt.Fprintf(o.Log, "bench: warming up %s\n", s.name)
+		if _, err := s.generate(ctx, o.Versions[0], []string{"seq-write"}, Size{Bytes: o.Size.Warm}); err != nil {
+			return fmt.Errorf("warm up %s: %w", s.name, err)
+		}
+	}
 	for _, version := range o.Versions {
 		for _, group := range groups {
 			cases := chosen(group, o.Cases)

@@ -67,6 +67,7 @@ func options() (bench.Options, string) {
 	flag.Func("linux-versions", "`list` of NFS versions for the Linux client: 4.2, 4.1, 3", list(&o.LinuxVersions))
 	flag.Func("cases", "`list` of the load generator's cases (default all)", list(&o.Cases))
 	flag.Int64Var(&o.Size.Bytes, "bytes", o.Size.Bytes, "size of the file for sequential I/O")
+	flag.Int64Var(&o.Size.Warm, "warm", o.Size.Warm, "bytes written before anything is measured")
 	flag.DurationVar(&o.Size.Duration, "duration", o.Size.Duration, "duration of the cases without a natural end")
 	flag.IntVar(&o.Size.Files, "files", o.Size.Files, "number of small files")
 	flag.IntVar(&o.Size.Entries, "entries", o.Size.Entries, "entries of the large directory")
