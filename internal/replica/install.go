@@ -111,12 +111,12 @@ func (c *Core) BeginInstall(now int64, from, term, index uint64) error {
 func (c *Core) Installable() bool { return c.install.active && c.install.applying == 0 }
 
 // EndInstall ends what BeginInstall began. With meta the state machine is at meta.Index now. With nil the installation failed; applied is the
-// state machine's applied index, 0 if it holds nothing valid any more.
-func (c *Core) EndInstall(now int64, from uint64, meta *SnapshotMeta, applied uint64) {
+// state machine's applied index, 0 if it holds nothing any more, and begun tells whether the installation had begun: then it does not even hold an empty state.
+func (c *Core) EndInstall(now int64, from uint64, meta *SnapshotMeta, applied uint64, begun bool) {
 	c.now = now
 	c.install.active = false
 	if meta == nil {
-		if applied < c.applied {
+		if applied < c.applied || applied == 0 && begun {
 			c.install.needed, c.applied = true, 0
 		}
 		c.after()

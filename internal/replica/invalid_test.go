@@ -85,3 +85,32 @@ func TestCrashDuringFirstInstallation(t *testing.T) {
 		t.Errorf("%d applies are to be done; needs a snapshot: %v", len(out.Applies), core.Status(0).NeedsSnapshot)
 	}
 }
+
+// The same without a crash: the sender dies while the first snapshot is being installed, and the next leader has the log from 1.
+func TestFailedFirstInstallation(t *testing.T) {
+	log, meta, sm := &memLog{}, &memMeta{}, newToySM()
+	conf := ConfState{Voters: []uint64{1, 2, 3}}
+	if err := meta.Save(&Meta{Conf: conf}); err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Append(wal.Batch{HardState: raftpb.HardState{Term: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	start, err := load(Config{ID: 1, Peers: conf.Voters, Timing: DefaultTiming(), Log: log, Meta: meta, StateMachine: sm, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, err := NewCore(0, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, begun := range []bool{false, true} {
+		if err := core.BeginInstall(1, 2, 5, 50); err != nil {
+			t.Fatal(err)
+		}
+		core.EndInstall(2, 2, nil, sm.Applied(), begun)
+		if got := core.Status(2).NeedsSnapshot; got != begun {
+			t.Errorf("the installation had begun: %v; needs a snapshot: %v", begun, got)
+		}
+	}
+}

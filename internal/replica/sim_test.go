@@ -429,7 +429,7 @@ func (n *simNode) sendSnapshot(w SnapshotWork) {
 		toLife := to.life
 		to.onInstal = func() {
 			if n.core == nil || n.life != life {
-				to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied())
+				to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied(), false)
 				to.flush()
 				return
 			}
@@ -483,12 +483,12 @@ func (s *sim) install(n, to *simNode, toLife int, snap Snapshot, meta SnapshotMe
 			if err := to.sm.Install(&b); err != nil {
 				s.t.Fatal(err)
 			}
-			to.core.EndInstall(to.clock(), n.id, &meta, to.sm.Applied())
+			to.core.EndInstall(to.clock(), n.id, &meta, to.sm.Applied(), false)
 			to.flush()
 			done(true)
 			return
 		}
-		to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied())
+		to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied(), false)
 		to.flush()
 		done(false)
 	})

@@ -313,5 +313,5 @@ func (r *Replica) endInstall(from uint64, meta *SnapshotMeta) {
 }
 
 func (r *Replica) endInstallNow(now int64, from uint64, meta *SnapshotMeta) {
-	r.core.EndInstall(now, from, meta, r.cfg.StateMachine.Applied())
+	r.core.EndInstall(now, from, meta, r.cfg.StateMachine.Applied(), r.meta.installing())
 }
