@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"holdfast/internal/loadgen"
 	"holdfast/internal/nfsclient"
@@ -37,13 +38,16 @@ func Generate(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	results, err := loadgen.Bench(ctx, loadgen.BenchConfig{
 		Mount: nfsclient.Config{Address: j.Address, MountAddress: j.MountAddress, Export: j.Export, Version: j.Version},
-		Cases: j.Cases, Bytes: j.Size.Bytes, Duration: j.Size.Duration, Files: j.Size.Files, Entries: j.Size.Entries, Pids: j.Pids,
+		Cases: j.Cases, Bytes: j.Size.Bytes, Duration: j.Size.Duration, Files: j.Size.Files, Entries: j.Size.Entries, Settle: settle, Pids: j.Pids,
 	})
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(out).Encode(results)
 }
+
+// settle is the pause between writing a large file and reading it.
+const settle = 2 * time.Second
 
 // groups are cases that build on each other and run in one go; the servers take turns between groups.
 var groups = [][]string{{"seq-write", "seq-read"}, {"sync-write"}, {"small-files", "stat", "remove"}, {"readdir"}}

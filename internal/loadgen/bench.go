@@ -23,6 +23,8 @@ type BenchConfig struct {
 	Files int
 	// Entries is how many entries the listed directory has. Default 100000.
 	Entries int
+	// Settle is how long to wait between writing a large file and reading it, so that what the server still does about the writes is not taken for reading. Default 0.
+	Settle time.Duration
 	// Pids are the server's processes, whose CPU time is measured too.
 	Pids []int
 	// Progress, if set, is called with each result.

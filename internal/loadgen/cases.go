@@ -40,6 +40,11 @@ func (b *bench) seqWrite(ctx context.Context) error {
 
 // seqRead reads the file of seqWrite. It comes from the server's page cache: what is measured is the server, not the disk.
 func (b *bench) seqRead(ctx context.Context) error {
+	select {
+	case <-time.After(b.cfg.Settle):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	bufs := make([][]byte, chunksInFlight)
 	for i := range bufs {
 		bufs[i] = make([]byte, chunkBytes)
