@@ -71,6 +71,37 @@ func TestLogSizes(t *testing.T) {
 	}
 }
 
+// noticed is a context that tells when somebody waits for it.
+type noticed struct {
+	context.Context
+	waiting chan struct{}
+}
+
+func (n noticed) Done() <-chan struct{} {
+	close(n.waiting)
+	return n.Context.Done()
+}
+
+// TestProposalsKeepToOneLeadership: a client may have had its answer from another leader by the time this one leads again, and gone on.
+func TestProposalsKeepToOneLeadership(t *testing.T) {
+	for range 20 { // who waits may also wake up between the two
+		p := proposals{limit: 1, wake: func() {}, space: make(chan struct{})}
+		p.open()
+		if err := p.add(context.Background(), make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		ctx := noticed{context.Background(), make(chan struct{})}
+		result := make(chan error)
+		go func() { result <- p.add(ctx, make([]byte, 1)) }()
+		<-ctx.waiting
+		p.close(ErrNotLeader)
+		p.open()
+		if err := <-result; !errors.Is(err, ErrNotLeader) {
+			t.Fatalf("a proposal of an earlier leadership: %v", err)
+		}
+	}
+}
+
 func TestProposalsWaitForRoom(t *testing.T) {
 	p := proposals{limit: 10, wake: func() {}, space: make(chan struct{})}
 	ctx := context.Background()

@@ -12,7 +12,8 @@ type proposals struct {
 
 	mu     sync.Mutex
 	opened bool
-	reason error // why it is closed; ErrNotLeader if nil
+	reason error  // why it is closed; ErrNotLeader if nil
+	closed uint64 // counts closings: what waits for room must not slip into a later leadership
 	list   [][]byte
 	bytes  int64         // accepted and not released, beyond list
 	space  chan struct{} // closed, and replaced, when bytes shrinks or the queue closes
@@ -20,9 +21,12 @@ type proposals struct {
 
 // add queues data; it waits while the queue is full.
 func (p *proposals) add(ctx context.Context, data []byte) error {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
 	for {
 		p.mu.Lock()
-		if !p.opened {
+		if !p.opened || p.closed != closed {
 			defer p.mu.Unlock()
 			if p.reason != nil {
 				return p.reason
@@ -88,6 +92,7 @@ func (p *proposals) close(reason error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.opened = false
+	p.closed++
 	if p.reason != ErrStopped {
 		p.reason = reason
 	}
