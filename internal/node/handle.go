@@ -53,12 +53,13 @@ func (s *service) Handle(c *rpc.Conn, rec rpc.Record) {
 // earlier than event does.
 const retryPause = time.Millisecond
 
-// await waits until a request that was turned away may be tried again, and reports whether that is here.
-func (s *service) await() bool {
+// await waits until a request that was turned away may be tried again, and reports whether that is here. A request whose connection ended meanwhile may be of an
+// earlier leadership of this node (follow ends them all): its client may have had the answer from another leader, and gone on.
+func (s *service) await(conn *clientConn) bool {
 	if phase, _ := s.phases.get(); phase == serving {
 		pause(s.ctx, retryPause)
 	}
-	return s.phases.awaitServing(s.ctx)
+	return s.phases.awaitServing(s.ctx) && conn.Err() == nil
 }
 
 // read answers a request that does not mutate. While the lease is interrupted it waits for it to come back, or for another leader.
@@ -73,7 +74,7 @@ func (s *service) read(conn *clientConn, req *gateway.Request) {
 			_ = conn.SendRelease(e.Bytes(), putReply)
 			return
 		}
-		if !s.await() {
+		if !s.await(conn) {
 			putReply(e.Bytes())
 			conn.Reset()
 			return
@@ -88,7 +89,7 @@ func (s *service) propose(conn *clientConn, rec rpc.Record, req *gateway.Request
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, gateway.ErrNotServing) || !s.await() {
+		if !errors.Is(err, gateway.ErrNotServing) || !s.await(conn) {
 			conn.Reset()
 			rec.Done()
 			return
