@@ -66,10 +66,12 @@ func (d *Disk) ObjectChecksum(ctx context.Context, id uint64, size int64) (uint3
 }
 
 // Space implements Store.
-func (d *Disk) Space() (free, total uint64, err error) {
+func (d *Disk) Space() (free, total uint64, err error) { return space(d.dir) }
+
+func space(dir string) (free, total uint64, err error) {
 	var s unix.Statfs_t
-	if err := unix.Statfs(d.dir, &s); err != nil {
-		return 0, 0, fmt.Errorf("store: statfs %s: %w", d.dir, err)
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, 0, fmt.Errorf("store: statfs %s: %w", dir, err)
 	}
 	return s.Bavail * uint64(s.Frsize), s.Blocks * uint64(s.Frsize), nil
 }

@@ -32,6 +32,8 @@ const (
 	chunkSuffix = ".d"
 	shards      = 256
 	syncWorkers = 4
+	// allocateLeaves is the part of the host file system, one in so many bytes, that AllocateObject leaves alone.
+	allocateLeaves = 10
 )
 
 func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }
@@ -262,9 +264,16 @@ func zero(f *file, at, n int64) error {
 	return nil
 }
 
-// AllocateObject implements Store. Where the host file system cannot reserve, or has no space for it, nothing is reserved: a write that
-// finds no space stops the replica anyway.
+// AllocateObject implements Store. Where the host file system cannot reserve, or would have little space left for anything else, nothing is reserved: one request
+// must not be able to stop all replicas, whose logs are on the same disks, and a write that finds no space stops the replica anyway.
 func (o *objects) AllocateObject(id uint64, off, length int64) error {
+	free, total, err := space(o.root)
+	if err != nil {
+		return err
+	}
+	if left := total / allocateLeaves; free < left || uint64(length) > free-left {
+		return nil
+	}
 	return o.change(id, off, length, true, func(f *file, at, n int64) error {
 		err := ignoringEINTR(func() error { return unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, at, n) })
 		switch {
