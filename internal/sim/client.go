@@ -46,7 +46,7 @@ const (
 	minPatience   = 100 * msec
 	maxPatience   = 2 * sec
 	redialPause   = 20 * msec
-	dialTimeout   = 150 * msec
+	dialTimeout   = 100 * msec // at most
 	watchInterval = 100 * msec
 )
 
@@ -106,7 +106,7 @@ func (c *client) connect() {
 	}
 	w.after(w.net.delay(), func() {
 		if w.net.blocked(c.station(), station(n.id)) || w.net.blocked(station(n.id), c.station()) || n.pausedUntil > w.now {
-			again(dialTimeout)
+			again(w.rng.Int64N(dialTimeout))
 			return
 		}
 		if n.up == nil || n.up.failed != nil {
@@ -121,6 +121,7 @@ func (c *client) connect() {
 			}
 			c.connecting = false
 			c.conn = k
+			w.logf("client %d connects to node %d", c.num, n.id)
 			l.accept(k)
 			c.resend()
 		})
@@ -573,6 +574,7 @@ func (p *process) inSession(cache bool, build func(c *compound), done func(r *re
 	c.Uint32(slotCount - 1)
 	c.Bool(cache)
 	build(c)
+	p.c.w.logf("client %d slot %d seq %d cached %v: the next call", p.c.num, p.slot, p.seq+1, cache)
 	ss.c.send(rpc.ProgNFS, 4, 1, c.Bytes(), func(b []byte) {
 		if generation != ss.generation {
 			done(&results{last: stLost})

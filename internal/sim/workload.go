@@ -213,11 +213,15 @@ func (p *process) think() {
 func (p *process) act() {
 	w := p.c.w
 	t := w.oracle.tree
+	// One process of each client reads only, so that it goes on while those that write have to wait.
+	reads := p.slot == slotCount-1
 	switch k := w.rng.IntN(20); {
-	case k < 8:
+	case reads && k < 6:
+		p.lookup(w.rng.IntN(spaces), w.rng.IntN(spaceDirs*names), p.think)
+	case reads || k < 8:
 		f := &t.files[w.rng.IntN(len(t.files))]
 		block := w.rng.IntN(f.blocks)
-		if w.chance(0.5) {
+		if !reads && w.chance(0.6) {
 			p.writeBlock(f, block, p.think)
 		} else {
 			p.readBlock(f, block, p.think)
