@@ -231,20 +231,36 @@ func ignoringEINTR(fn func() error) error {
 	}
 }
 
-// PunchObject implements Store.
+// PunchObject implements Store. It looks at the chunks that exist only: a sparse file may have a million that do not.
 func (o *objects) PunchObject(id uint64, off, length int64) error {
-	return o.change(id, off, length, false, func(f *file, at, n int64) error {
-		err := ignoringEINTR(func() error {
-			return unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, n)
-		})
-		if errors.Is(err, unix.EOPNOTSUPP) {
-			err = zero(f, at, n)
+	chunks, err := o.furtherChunks(id)
+	if err != nil {
+		return err
+	}
+	for _, c := range append([]uint32{0}, chunks...) {
+		base := int64(c) << chunkBits
+		from, to := max(off-base, 0), min(off+length-base, chunkBytes)
+		if from >= to {
+			continue
 		}
-		if err != nil {
-			return fmt.Errorf("store: punch object %x: %w", id, err)
+		if err := o.change(id, base+from, to-from, false, punch); err != nil {
+			return err
 		}
-		return nil
+	}
+	return nil
+}
+
+func punch(f *file, at, n int64) error {
+	err := ignoringEINTR(func() error {
+		return unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, n)
 	})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = zero(f, at, n)
+	}
+	if err != nil {
+		return fmt.Errorf("store: punch object %x: %w", f.key.id, err)
+	}
+	return nil
 }
 
 // zero writes zeros instead of a hole, for file systems that cannot punch.
