@@ -167,9 +167,7 @@ func (c *cluster) start(n *testNode) {
 func (c *cluster) stop(n *testNode) error {
 	c.t.Helper()
 	if n.cmd != nil {
-		if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			c.t.Fatal(err)
-		}
+		c.signal(n, syscall.SIGTERM)
 	} else {
 		n.cancel()
 	}
@@ -195,6 +193,14 @@ func (c *cluster) kill(n *testNode) {
 		n.cancel()
 	}
 	_ = c.ended(n)
+}
+
+// signal sends a signal to a node that is a process.
+func (c *cluster) signal(n *testNode, sig syscall.Signal) {
+	c.t.Helper()
+	if err := n.cmd.Process.Signal(sig); err != nil {
+		c.t.Fatalf("node %s: %v", n.name, err)
+	}
 }
 
 func (c *cluster) ended(n *testNode) error {
@@ -383,13 +389,16 @@ func (c *cluster) mustRead(cl nfsclient.Client, name string, want []byte) {
 // workload starts the workload that remembers what it was promised.
 func (c *cluster) workload() *loadgen.Workload {
 	c.t.Helper()
-	w, err := loadgen.StartWorkload(context.Background(), loadgen.WorkloadConfig{
+	working, cut := context.WithCancel(context.Background())
+	w, err := loadgen.StartWorkload(working, loadgen.WorkloadConfig{
 		Mount: loadgen.MountWith(nfsclient.Config{Address: c.addr, Export: "/data"}),
 	})
 	if err != nil {
+		cut()
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(func() {
+		cut() // or workers whose server is gone would wait for it
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		w.Close(ctx)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -75,7 +76,8 @@ func TestMinority(t *testing.T) {
 // killTime is how long TestKillLoop kills.
 const killTime = 20 * time.Second
 
-// TestKillLoop kills nodes at random moments under load, one at a time, and in the end all at once. Everything acknowledged must be there.
+// TestKillLoop kills nodes at random moments under load, or stops their processes for a while, one at a time, and in the end kills all at once. Everything
+// acknowledged must be there.
 func TestKillLoop(t *testing.T) {
 	limit := killTime
 	if testing.Short() {
@@ -93,17 +95,24 @@ func TestKillLoop(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			victim = c.leader()
 		}
-		c.kill(victim)
-		if rng.IntN(3) > 0 {
-			c.busy(w, uint64(rng.IntN(300)))
+		if rng.IntN(4) == 0 {
+			// A leader that stands still keeps the listener's address, and so the clients, until it notices that it leads no more.
+			c.signal(victim, syscall.SIGSTOP)
+			time.Sleep(time.Duration(rng.IntN(700)) * time.Millisecond)
+			c.signal(victim, syscall.SIGCONT)
+		} else {
+			c.kill(victim)
+			if rng.IntN(3) > 0 {
+				c.busy(w, uint64(rng.IntN(300)))
+			}
+			c.start(victim)
 		}
-		c.start(victim)
 		// The next one may be killed when this one counts again: two of three must have everything.
 		c.inSync(3)
 		c.busy(w, uint64(1+rng.IntN(100)))
 	}
 	for _, n := range c.nodes {
-		_ = n.cmd.Process.Kill() // all of them before any is waited for
+		c.signal(n, syscall.SIGKILL) // all of them before any is waited for
 	}
 	for _, n := range c.nodes {
 		c.kill(n)
@@ -113,7 +122,7 @@ func TestKillLoop(t *testing.T) {
 	}
 	c.leader()
 	c.busy(w, 100)
-	t.Logf("%d kills, and all at once", kills)
+	t.Logf("%d kills and stops, and all at once", kills)
 	c.verify(w)
 	c.equal()
 }
