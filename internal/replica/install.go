@@ -16,6 +16,8 @@ type install struct {
 	needed bool
 	// holding are works that wait until neither is so.
 	holding []ApplyWork
+	// resetting: the log does not yet know of the snapshot that was installed last.
+	resetting bool
 	// applying counts works that are handed out and not done.
 	applying int
 }
@@ -93,6 +95,9 @@ func (c *Core) BeginInstall(now int64, from, term, index uint64) error {
 		return fmt.Errorf("%w: still sending one", ErrSnapshotRefused)
 	case c.install.active:
 		return fmt.Errorf("%w: another one is being installed", ErrSnapshotRefused)
+	case c.install.resetting:
+		// Meta.Installing must stay until then, or a restart does not know what the state machine holds.
+		return fmt.Errorf("%w: the log does not know of the last one yet", ErrSnapshotRefused)
 	case term < c.state.term:
 		return fmt.Errorf("%w: it is of term %d, this is term %d", ErrSnapshotRefused, term, c.state.term)
 	case c.state.role == raft.StateLeader:

@@ -114,3 +114,41 @@ func TestFailedFirstInstallation(t *testing.T) {
 		}
 	}
 }
+
+// Between the end of an installation and the reset of the log, Meta.Installing is all that a restart knows of it. Another installation must not begin and
+// overwrite it. Found by package sim.
+func TestInstallationWaitsForLogOfLastOne(t *testing.T) {
+	log, meta, sm := &memLog{}, &memMeta{}, newToySM()
+	conf := ConfState{Voters: []uint64{1, 2, 3}}
+	if err := errors.Join(meta.Save(&Meta{Conf: conf}), log.Append(wal.Batch{HardState: raftpb.HardState{Term: 5}})); err != nil {
+		t.Fatal(err)
+	}
+	start, err := load(Config{ID: 1, Peers: conf.Voters, Timing: DefaultTiming(), Log: log, Meta: meta, StateMachine: sm, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, err := NewCore(0, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := core.BeginInstall(1, 2, 5, 50); err != nil {
+		t.Fatal(err)
+	}
+	core.EndInstall(2, 2, &SnapshotMeta{Index: 50, Term: 5, Conf: conf.raft()}, 50, true)
+	out := core.Take()
+	if len(out.Appends) == 0 || out.Appends[0].Snapshot == nil {
+		t.Fatalf("the log is not reset: %+v", out)
+	}
+	if err := core.BeginInstall(3, 2, 5, 60); !errors.Is(err, ErrSnapshotRefused) {
+		t.Errorf("another installation begins: %v", err)
+	}
+	if err := log.Reset(50, 5); err != nil {
+		t.Fatal(err)
+	}
+	for i := range out.Appends {
+		core.AppendDone(4, &out.Appends[i])
+	}
+	if err := core.BeginInstall(5, 2, 5, 60); err != nil {
+		t.Error(err)
+	}
+}

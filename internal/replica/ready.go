@@ -93,6 +93,7 @@ func (c *Core) appendWork(m Message, votes []Message) AppendWork {
 		meta := m.Snapshot.Metadata
 		w.Snapshot = &SnapshotMeta{Index: meta.Index, Term: meta.Term, Conf: c.conf, ConfIndex: c.confIndex}
 		c.last = meta.Index
+		c.install.resetting = true
 	}
 	if n := len(m.Entries); n > 0 {
 		c.last = m.Entries[n-1].Index
@@ -119,6 +120,7 @@ func (c *Core) AppendDone(now int64, w *AppendWork) {
 		return
 	}
 	if w.Snapshot != nil {
+		c.install.resetting = false
 		c.noteStable(w.Snapshot.Term)
 	}
 	if n := len(w.Entries); n > 0 {
