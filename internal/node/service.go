@@ -243,6 +243,10 @@ func (s *service) follow() {
 
 // takeAddress brings the volume's address here, and wakes the clients that were connected to the last leader.
 func (s *service) takeAddress(ctx context.Context) {
+	if !s.replica.Serving() {
+		// The lease is gone already. If it comes back this is called again.
+		return
+	}
 	if err := s.address.Acquire(ctx); err != nil {
 		s.log.Error("the address could not be taken: clients do not reach this node", "err", err)
 		return
