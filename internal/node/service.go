@@ -365,6 +365,9 @@ func (s *service) tick() {
 		case <-t.C:
 			s.gate.Tick()
 			s.watchSpace()
+			if s.replica.Serving() {
+				s.publishSpace()
+			}
 		}
 	}
 }

@@ -154,6 +154,9 @@ type FSStat struct {
 // maxFiles is the nominal number of inodes; what limits them is space.
 const maxFiles = 1 << 40
 
+// ReplicatedSpace returns the figures of the last EntrySpace: total and free bytes.
+func (tx *Tx) ReplicatedSpace() FSStat { return tx.v.space }
+
 // FSStat returns space figures: live on a read Tx, the replicated figures of the last EntrySpace in Apply.
 func (tx *Tx) FSStat() FSStat {
 	if tx.writable {
