@@ -172,7 +172,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{"equal", fakeNode{check: equal}, ExitOK, ""},
 		{"differ", fakeNode{check: differ}, ExitUnequal, "replicas differ"},
-		{"missing", fakeNode{check: missing}, ExitFailed, "no answer from b"},
+		{"missing", fakeNode{check: missing}, ExitFailed, "no digest from b"},
 		{"not-the-leader", fakeNode{err: api.Errorf(http.StatusConflict, "volume main is led by node b: ask there")}, ExitFailed, "is led by node b"},
 		{"no-volume", fakeNode{err: api.Errorf(http.StatusNotFound, "there is no volume %q on this node", "main")}, ExitFailed, "no volume"},
 	} {

@@ -77,7 +77,7 @@ func printCheck(o *options, res api.CheckResult) {
 
 func checkOutcome(res api.CheckResult) error {
 	if len(res.Missing) > 0 {
-		return withCode(ExitFailed, fmt.Errorf("volume %s: no answer from %s: check again when they are up", res.Volume, strings.Join(res.Missing, ", ")))
+		return withCode(ExitFailed, fmt.Errorf("volume %s: no digest from %s: check again when all are up and in sync", res.Volume, strings.Join(res.Missing, ", ")))
 	}
 	if !res.Equal {
 		return withCode(ExitUnequal, fmt.Errorf("volume %s: replicas differ", res.Volume))

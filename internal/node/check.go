@@ -28,29 +28,62 @@ const (
 type digests struct {
 	mu   sync.Mutex
 	last report // the digest fields only
+	// failed is the newest index that could not be digested, and err why.
+	failed uint64
+	err    error
+}
+
+// begin notes that the state at index is being digested.
+func (d *digests) begin(index uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if index > d.last.DigestIndex {
+		d.last = report{DigestIndex: index, Digesting: true}
+	}
+}
+
+// end notes what begin(index) came to, unless a newer one has begun meanwhile.
+func (d *digests) end(index uint64, sum volume.Digest, stable bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.failed, d.err = max(d.failed, index), err
+	}
+	if index != d.last.DigestIndex {
+		return
+	}
+	if d.last = (report{}); err == nil {
+		d.last = report{DigestIndex: index, Digest: sum, DigestBusy: !stable}
+	}
+}
+
+// after returns this replica's digest of an index beyond floor, if there is one, or why there is none.
+func (d *digests) after(floor uint64) (own report, ok bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed > floor {
+		return own, false, d.err
+	}
+	return d.last, d.last.DigestIndex > floor && !d.last.Digesting, nil
 }
 
 // digest begins to digest the state as of index, the entry that was just applied. It is called by the apply worker, so that nothing is applied
 // between the mark and the capture.
 func (s *service) digest(index uint64) {
+	s.digests.begin(index)
 	c, err := s.volume.BeginChecksum()
 	if err != nil {
 		s.log.Error("cannot capture the state for a check", "err", err)
+		s.digests.end(index, volume.Digest{}, false, err)
 		return
 	}
 	s.work.Go(func() {
+		s.sendReport()
 		sum, stable, err := c.Sum(s.ctx)
-		if err != nil {
-			if s.ctx.Err() == nil {
-				s.log.Error("cannot digest the state for a check", "index", index, "err", err)
-			}
-			return
+		if err != nil && s.ctx.Err() == nil {
+			s.log.Error("cannot digest the state for a check", "index", index, "err", err)
 		}
-		s.digests.mu.Lock()
-		if index > s.digests.last.DigestIndex {
-			s.digests.last = report{DigestIndex: index, Digest: sum, DigestBusy: !stable}
-		}
-		s.digests.mu.Unlock()
+		s.digests.end(index, sum, stable, err)
 		s.sendReport()
 	})
 }
@@ -113,10 +146,14 @@ func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool
 	if err := s.gate.Command(volume.EntryMark, netip.AddrPort{}, nil); err != nil {
 		return res, false, fmt.Errorf("volume %s: mark an index: %w", s.cfg.Name, err)
 	}
+	var skipped patience
 	for {
-		own, peers := s.reports()
-		if own.DigestIndex > floor {
-			res, busy, done := s.compare(own, peers)
+		own, ok, err := s.digests.after(floor)
+		if err != nil {
+			return res, false, fmt.Errorf("volume %s: digest this node's copy: %w", s.cfg.Name, err)
+		}
+		if ok {
+			res, busy, done := s.compare(own, s.replica.Status().Peers, &skipped)
 			if done {
 				return res, busy, nil
 			}
@@ -130,15 +167,28 @@ func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool
 	}
 }
 
-// reports returns this replica's digest and what its peers reported.
-func (s *service) reports() (own report, peers []replica.PeerStatus) {
-	s.digests.mu.Lock()
-	defer s.digests.mu.Unlock()
-	return s.digests.last, s.replica.Status().Peers
+// patience remembers since when members have applied the mark of a check without a word of a digest.
+type patience map[uint64]time.Time
+
+// over reports whether a member has had checkSilence to say that it digests. It has passed over the mark then: it got a snapshot, or was restarted.
+func (p *patience) over(id uint64, passed bool) bool {
+	if *p == nil {
+		*p = patience{}
+	}
+	since, ok := (*p)[id]
+	switch {
+	case !passed:
+		delete(*p, id)
+	case !ok:
+		(*p)[id] = time.Now()
+	default:
+		return time.Since(since) > checkSilence
+	}
+	return false
 }
 
 // compare compares the peers' digests with our own; done is false while some are still to come.
-func (s *service) compare(own report, peers []replica.PeerStatus) (res api.CheckResult, busy, done bool) {
+func (s *service) compare(own report, peers []replica.PeerStatus, skipped *patience) (res api.CheckResult, busy, done bool) {
 	add := func(id uint64, sum volume.Digest) {
 		res.Replicas = append(res.Replicas, api.ReplicaDigest{Node: s.node.nodeName(id), Index: own.DigestIndex, Digest: hex.EncodeToString(sum[:])})
 	}
@@ -146,18 +196,22 @@ func (s *service) compare(own report, peers []replica.PeerStatus) (res api.Check
 	add(s.node.cfg.Self().ID, own.Digest)
 	for _, p := range peers {
 		r, ok := decodeReport(p.Report)
-		if ok && r.DigestIndex == own.DigestIndex {
+		if ok && r.DigestIndex == own.DigestIndex && !r.Digesting {
 			busy = busy || r.DigestBusy
 			res.Equal = res.Equal && r.Digest == own.Digest
 			add(p.ID, r.Digest)
 			continue
 		}
+		why := "does not answer"
 		if p.SeenNS >= 0 && p.SeenNS < int64(checkSilence) {
-			return res, false, false
+			if !skipped.over(p.ID, p.Applied >= own.DigestIndex && r.DigestIndex < own.DigestIndex) {
+				return res, false, false
+			}
+			why = "was restarted or rebuilt during the check"
 		}
 		name := s.node.nodeName(p.ID)
 		res.Missing = append(res.Missing, name)
-		res.Replicas = append(res.Replicas, api.ReplicaDigest{Node: name, Error: "does not answer"})
+		res.Replicas = append(res.Replicas, api.ReplicaDigest{Node: name, Error: why})
 	}
 	res.Equal = res.Equal && len(res.Missing) == 0
 	return res, busy, true

@@ -14,6 +14,9 @@ import (
 
 // TestRebuild takes a node's disk away while clients write, and gives it an empty one.
 func TestRebuild(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	c := newCluster(t, clusterOptions{processes: true}).startAll()
 	w := c.workload()
 	c.busy(w, 200)
@@ -37,6 +40,9 @@ func TestRebuild(t *testing.T) {
 func TestMinority(t *testing.T) {
 	for _, version := range []string{"4.1", "3"} {
 		t.Run(version, func(t *testing.T) {
+			if testing.Short() && version != "3" {
+				t.Skip("takes seconds")
+			}
 			c := newCluster(t, clusterOptions{processes: true}).startAll()
 			cl := c.mount(version, "/data")
 			c.mustWrite(cl, "f", []byte("before"))

@@ -12,17 +12,20 @@ type report struct {
 	Total uint64
 	// Below tells that the replica is below its reserve.
 	Below bool
-	// Digest of the whole state at DigestIndex, the index of the last check that was finished here.
+	// Digest of the whole state at DigestIndex, the index of the last check.
 	DigestIndex uint64
 	Digest      volume.Digest
 	// DigestBusy: file data changed while it was digested, so the digest means nothing.
 	DigestBusy bool
+	// Digesting: the digest is still to come.
+	Digesting bool
 }
 
 const (
-	reportBytes      = 8 + 8 + 1 + 8 + 32
-	reportBelow byte = 1
-	reportBusy  byte = 2
+	reportBytes          = 8 + 8 + 1 + 8 + 32
+	reportBelow     byte = 1
+	reportBusy      byte = 2
+	reportDigesting byte = 4
 )
 
 func (r *report) encode() []byte {
@@ -35,6 +38,9 @@ func (r *report) encode() []byte {
 	}
 	if r.DigestBusy {
 		flags |= reportBusy
+	}
+	if r.Digesting {
+		flags |= reportDigesting
 	}
 	b = append(b, flags)
 	b = binary.BigEndian.AppendUint64(b, r.DigestIndex)
@@ -50,6 +56,7 @@ func decodeReport(b []byte) (r report, ok bool) {
 	r.Total = binary.BigEndian.Uint64(b[8:])
 	r.Below = b[16]&reportBelow != 0
 	r.DigestBusy = b[16]&reportBusy != 0
+	r.Digesting = b[16]&reportDigesting != 0
 	r.DigestIndex = binary.BigEndian.Uint64(b[17:])
 	copy(r.Digest[:], b[25:])
 	return r, true

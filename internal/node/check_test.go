@@ -1,0 +1,137 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast/internal/api"
+	"holdfast/internal/config"
+	"holdfast/internal/replica"
+	"holdfast/internal/volume"
+)
+
+func TestReport(t *testing.T) {
+	want := report{Free: 1 << 40, Total: 1 << 41, Below: true, DigestIndex: 77, Digest: volume.Digest{1, 2, 3}, DigestBusy: true, Digesting: true}
+	b := want.encode()
+	if got, ok := decodeReport(b); !ok || got != want {
+		t.Errorf("%+v, %t", got, ok)
+	}
+	if len(b) > replica.MaxReportBytes {
+		t.Errorf("a report has %d bytes, at most %d are carried", len(b), replica.MaxReportBytes)
+	}
+	if _, ok := decodeReport(b[1:]); ok {
+		t.Error("a report of another length was taken")
+	}
+}
+
+// TestCompare checks when a check is over, and with what, for each state that a peer can be in.
+func TestCompare(t *testing.T) {
+	own := report{DigestIndex: 50, Digest: volume.Digest{7}}
+	busy, other := own, own
+	busy.DigestBusy = true
+	other.Digest = volume.Digest{8}
+	second := int64(time.Second)
+	for _, tt := range []struct {
+		name              string
+		peer              replica.PeerStatus
+		report            report
+		equal, busy, done bool
+		missing           bool
+		// doneLater: it is over when the peer has been so for longer than checkSilence.
+		doneLater bool
+	}{
+		{"same", replica.PeerStatus{}, own, true, false, true, false, true},
+		{"differs", replica.PeerStatus{}, other, false, false, true, false, true},
+		{"busy there", replica.PeerStatus{}, busy, true, true, true, false, true},
+		{"not there yet", replica.PeerStatus{Applied: 49}, report{DigestIndex: 3}, false, false, false, false, false},
+		{"digesting", replica.PeerStatus{Applied: 60}, report{DigestIndex: 50, Digesting: true}, false, false, false, false, false},
+		{"at a later check", replica.PeerStatus{Applied: 60}, report{DigestIndex: 55, Digesting: true}, false, false, false, false, false},
+		{"passed over the mark", replica.PeerStatus{Applied: 50}, report{}, false, false, false, false, true},
+		{"silent", replica.PeerStatus{SeenNS: 4 * second}, report{}, false, false, true, true, true},
+		{"never heard of", replica.PeerStatus{SeenNS: -1}, report{}, false, false, true, true, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := &config.Config{Node: "a", Nodes: []config.Node{{Name: "a", ID: 1}, {Name: "b", ID: 2}}}
+				s := &service{node: &Node{cfg: cfg}, cfg: &config.Volume{Name: "v"}}
+				tt.peer.ID, tt.peer.Report = 2, tt.report.encode()
+				var skipped patience
+				res, busy, done := s.compare(own, []replica.PeerStatus{tt.peer}, &skipped)
+				if done != tt.done || done && (res.Equal != tt.equal || busy != tt.busy || (len(res.Missing) == 1) != tt.missing || len(res.Replicas) != 2) {
+					t.Errorf("%+v, busy %t, done %t", res, busy, done)
+				}
+				time.Sleep(checkSilence + time.Millisecond)
+				res, _, done = s.compare(own, []replica.PeerStatus{tt.peer}, &skipped)
+				if done != tt.doneLater || done && !tt.done && (res.Equal || len(res.Missing) != 1) {
+					t.Errorf("later: %+v, done %t", res, done)
+				}
+			})
+		})
+	}
+}
+
+func TestDigests(t *testing.T) {
+	var d digests
+	d.begin(5)
+	if _, ok, err := d.after(4); ok || err != nil {
+		t.Errorf("a digest that is under way is there: %v", err)
+	}
+	d.begin(9)
+	d.end(5, volume.Digest{5}, true, nil) // the newer one counts
+	if _, ok, _ := d.after(4); ok {
+		t.Error("an old digest ended a newer one")
+	}
+	d.end(9, volume.Digest{9}, true, nil)
+	if r, ok, err := d.after(4); !ok || err != nil || r.DigestIndex != 9 || r.Digest != (volume.Digest{9}) {
+		t.Errorf("%+v, %t, %v", r, ok, err)
+	}
+	failed := errors.New("disk")
+	d.begin(12)
+	d.end(12, volume.Digest{}, false, failed)
+	if _, ok, err := d.after(9); ok || !errors.Is(err, failed) {
+		t.Errorf("a digest that failed: %t, %v", ok, err)
+	}
+	if _, _, err := d.after(12); err != nil {
+		t.Errorf("an old failure ends a new check: %v", err)
+	}
+}
+
+// TestCheckDuringRebuild compares while a node is being given a snapshot: check must come to an end and never call copies equal that it did not see.
+func TestCheckDuringRebuild(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{}).startAll()
+	cl := c.mount("4.1", "/data")
+	for round := range 2 {
+		away := c.other(c.leader())
+		c.inSync(3)
+		_, before, err := c.look(c.leader())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.mustStop(away)
+		content := make([]byte, 64<<10)
+		for i := range 80 {
+			c.mustWrite(cl, fmt.Sprintf("%d-%d", round, i), content)
+		}
+		await(t, testTimeout, func() bool {
+			_, v, err := c.look(c.leader())
+			return err == nil && v.First > before.Last+1
+		}, func() string { return "the log does not go" })
+		c.start(away)
+		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+		res, err := api.NewClient(c.leader().dir).Check(ctx, "v")
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Equal == (len(res.Missing) > 0) || len(res.Replicas) != 3 {
+			t.Errorf("%+v", res)
+		}
+		t.Logf("equal %t, missing %v", res.Equal, res.Missing)
+	}
+	c.equal()
+}
