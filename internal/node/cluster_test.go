@@ -86,6 +86,7 @@ func newCluster(t testing.TB, o clusterOptions) *cluster {
 		for _, n := range c.nodes {
 			c.kill(n)
 		}
+		c.checkLogs()
 		if t.Failed() {
 			c.showLogs()
 		}
@@ -106,6 +107,22 @@ func freeNetwork(t testing.TB) string {
 	}
 	t.Fatal("no loopback network is free")
 	return ""
+}
+
+// checkLogs fails the test if a node that was a process of its own died of its own, or raced.
+func (c *cluster) checkLogs() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		b, err := os.ReadFile(n.log)
+		if err != nil {
+			continue // it was never started
+		}
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+			if i := strings.Index(string(b), bad); i >= 0 {
+				c.t.Errorf("node %s: %.3000s", n.name, b[i:])
+			}
+		}
+	}
 }
 
 // showLogs prints the end of each node's log.
