@@ -103,6 +103,7 @@ func (c *Core) BeginInstall(now int64, from, term, index uint64) error {
 	case c.state.role == raft.StateLeader:
 		return fmt.Errorf("%w: this is the leader", ErrSnapshotRefused)
 	case index <= c.applied && !c.install.needed:
+		c.tellMatch(from, term)
 		return fmt.Errorf("%w: entry %d is applied already", ErrSnapshotRefused, c.applied)
 	}
 	if first := c.cfg.Log.FirstIndex(); index+1 < first && c.install.needed {
@@ -110,6 +111,16 @@ func (c *Core) BeginInstall(now int64, from, term, index uint64) error {
 	}
 	c.install.active = true
 	return nil
+}
+
+// tellMatch tells the leader how far this replica's log goes, as raft does when it gets a snapshot that it has no use for. Otherwise a leader that was led to believe
+// that this log is empty would offer snapshots for ever: raft makes an old leader step down by an empty MsgAppResp, and if that old leader is elected in the
+// very term of it, it takes it for an acknowledgement of nothing.
+func (c *Core) tellMatch(leader, term uint64) {
+	if term != c.state.term || leader != c.state.lead {
+		return
+	}
+	c.out.Messages = append(c.out.Messages, Message{Type: raftpb.MsgAppResp, From: c.cfg.ID, To: leader, Term: term, Index: c.applied})
 }
 
 // Installable reports whether all entries that were handed out are applied.

@@ -152,3 +152,29 @@ func TestInstallationWaitsForLogOfLastOne(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A leader that was led to believe that a follower's log is empty offers it a snapshot. The follower refuses, as it has all that, and must say so, or the leader goes
+// on for ever and replicates nothing. Found by package sim.
+func TestRefusedSnapshotTellsMatch(t *testing.T) {
+	s := newSim(t, 1, 2)
+	if !s.until(5*time.Second, func() bool { return s.leader() != nil }) {
+		t.Fatal("no leader")
+	}
+	for range 10 {
+		s.propose()
+		s.run(20 * time.Millisecond)
+	}
+	lead := s.leader()
+	follower := s.nodes[lead.id%2]
+	st := follower.core.Status(follower.clock())
+	if err := follower.core.BeginInstall(follower.clock(), lead.id, st.Term, st.Applied); !errors.Is(err, ErrSnapshotRefused) {
+		t.Fatalf("a snapshot of what is applied is not refused: %v", err)
+	}
+	out := follower.core.Take()
+	if len(out.Messages) != 1 || out.Messages[0].Type != raftpb.MsgAppResp || out.Messages[0].Reject || out.Messages[0].Index != st.Applied {
+		t.Errorf("the leader is told %v", out.Messages)
+	}
+	if err := follower.core.BeginInstall(follower.clock(), lead.id, st.Term-1, st.Applied); err == nil || len(follower.core.Take().Messages) > 0 {
+		t.Errorf("a leader of an earlier term is told something, or not refused: %v", err)
+	}
+}
