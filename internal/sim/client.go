@@ -284,6 +284,7 @@ const (
 	opPutFH           = 22
 	opPutRootFH       = 24
 	opRead            = 25
+	opReadDir         = 26
 	opRemove          = 28
 	opRename          = 29
 	opSaveFH          = 32
@@ -317,6 +318,7 @@ const (
 	stMalformed      status = 1<<30 + 1
 	statusBroken     status = 1<<30 + 2
 	maxOpaque               = 1 << 20
+	attrFileHandle          = 19
 	stateIDBytes            = 16
 	sessionIDBytes          = 16
 	exchangeNonPNFS         = 0x10000

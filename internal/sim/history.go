@@ -93,6 +93,9 @@ var nameModel = porcupine.Model{
 		if op.kind == nameLookup && st == stOK {
 			ok = ok && (got.id == id || id == anyFile)
 		}
+		if op.kind == nameList {
+			ok = ok && next.shows(op.a, got.list)
+		}
 		return ok, next
 	},
 	DescribeOperation: func(in, out any) string { return fmt.Sprintf("%v -> %v", in, out) },
@@ -106,6 +109,8 @@ func (s *nameState) do(op nameOp, out any) (st status, id string) {
 			return stNoEnt, ""
 		}
 		return stOK, s[op.a]
+	case nameList:
+		return stOK, ""
 	case nameCreate:
 		if s[op.a] != "" {
 			return stExist, ""
@@ -140,6 +145,16 @@ func (s *nameState) do(op nameOp, out any) (st status, id string) {
 		return stOK, ""
 	}
 	return statusBroken, ""
+}
+
+// shows reports whether a listing of a folder is what is in it.
+func (s *nameState) shows(dir int, list [names]string) bool {
+	for i, got := range list {
+		if want := s[dir*names+i]; got != want && (want != anyFile || got == "") {
+			return false
+		}
+	}
+	return true
 }
 
 // judgeTimeout bounds the checking of one history, in real time: the search can explode. What is not decided by then counts as unknown.
@@ -191,8 +206,9 @@ func (o *oracle) describeHistory(key string) {
 // brief shows an operation with handles shortened.
 func brief(v any) string {
 	if op, ok := v.(nameOp); ok {
-		op.id = fmt.Sprintf("%x", digest([]byte(op.id))&0xffff)
-		return fmt.Sprintf("%v %d %d status %d file %s", op.kind, op.a, op.b, op.st, op.id)
+		short := func(id string) string { return fmt.Sprintf("%x", digest([]byte(id))&0xffff) }
+		return fmt.Sprintf("%v %d %d status %d file %s list %s %s %s %s", op.kind, op.a, op.b, op.st, short(op.id),
+			short(op.list[0]), short(op.list[1]), short(op.list[2]), short(op.list[3]))
 	}
 	return fmt.Sprintf("%+v", v)
 }

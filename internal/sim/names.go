@@ -13,10 +13,11 @@ const (
 	nameRemove
 	nameRename
 	nameLink
+	nameList
 )
 
 func (k nameKind) String() string {
-	return [...]string{"lookup", "create", "remove", "rename", "link"}[k]
+	return [...]string{"lookup", "create", "remove", "rename", "link", "list"}[k]
 }
 
 // nameOp is an operation on a namespace and what came of it. Names are numbered through the folders.
@@ -25,6 +26,8 @@ type nameOp struct {
 	a, b int // names; b for RENAME and LINK
 	st   status
 	id   string // file handle
+	// list is what LIST found: the file handle of each name of folder a, "" for none.
+	list [names]string
 }
 
 // place is the folder and the name of a number.
@@ -37,6 +40,8 @@ func (p *process) namespace(space int, then func()) {
 	w := p.c.w
 	a, b := w.rng.IntN(spaceDirs*names), w.rng.IntN(spaceDirs*names)
 	switch k := w.rng.IntN(10); {
+	case k < 1 && !p.c.v3:
+		p.list(space, w.rng.IntN(spaceDirs), then)
 	case k < 3:
 		p.lookup(space, a, then)
 	case k < 6:
@@ -54,7 +59,7 @@ func (p *process) namespace(space int, then func()) {
 func (p *process) outcome(h *record, op nameOp, then func()) {
 	switch op.st {
 	case stLost:
-		if op.kind == nameLookup {
+		if op.kind == nameLookup || op.kind == nameList {
 			h.drop()
 		} else {
 			h.lost()
@@ -180,4 +185,47 @@ func (p *process) link(space, a, b int, then func()) {
 		op.st = r.skip(opPutFH, opLookup, opSaveFH, opPutFH, opLink)
 		p.outcome(h, op, then)
 	})
+}
+
+// list reads a whole folder, which is so small that it fits one READDIR.
+func (p *process) list(space, dir int, then func()) {
+	op := nameOp{kind: nameList, a: dir}
+	h := p.c.w.oracle.begin(p, spaceKey(space), op)
+	p.compound(false, func(c *compound) {
+		c.putFH(p.c.w.oracle.tree.dirs[space*spaceDirs+dir]).op(opReadDir)
+		c.Uint64(0)
+		c.Uint64(0)
+		c.Uint32(4096)
+		c.Uint32(8192)
+		c.Uint32(1)
+		c.Uint32(1 << attrFileHandle)
+	}, func(r *results) {
+		if r.skip(opPutFH, opReadDir) == stOK {
+			op.list = p.entries(r)
+		}
+		op.st = r.check()
+		p.outcome(h, op, then)
+	})
+}
+
+// entries decodes the result of READDIR.
+func (p *process) entries(r *results) (list [names]string) {
+	r.Uint64() // verifier
+	for r.Bool() && r.Err() == nil {
+		r.Uint64()
+		name := r.String(255)
+		for range r.Count(8, 4) {
+			r.Uint32()
+		}
+		fh := xdr.NewDecoder(r.Opaque(1024)).Opaque(128)
+		if len(name) != 1 || name[0] < 'a' || name[0] >= 'a'+names || list[name[0]-'a'] != "" {
+			p.c.w.fail("client %d: READDIR finds %q, twice or never made", p.c.num, name)
+			return list
+		}
+		list[name[0]-'a'] = string(fh)
+	}
+	if !r.Bool() && r.Err() == nil {
+		p.c.w.fail("client %d: READDIR of %d names does not come to the end", p.c.num, names)
+	}
+	return list
 }

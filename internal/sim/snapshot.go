@@ -27,8 +27,8 @@ type transfer struct {
 
 	// The receiving coroutine takes from buffer; it yields when it is empty.
 	buffer   []byte
-	whole    bool
-	cut      bool
+	whole    bool // nothing more comes
+	cut      bool // the connection is gone
 	resume   func() (struct{}, bool)
 	stopTake func()
 	meta     *replica.SnapshotMeta
@@ -157,7 +157,7 @@ func (c *chunkWriter) Write(p []byte) (int, error) {
 func (t *transfer) install() {
 	t.resume, t.stopTake = iter.Pull(func(yield func(struct{}) bool) {
 		defer t.to.catch()
-		meta, err := t.to.manual.Install(t.offer, t.since, &chunkReader{t: t, yield: yield}, func() bool { return t.whole })
+		meta, err := t.to.manual.Install(t.offer, t.since, &chunkReader{t: t, yield: yield}, func() bool { return !t.cut })
 		if err == nil {
 			t.meta = meta
 		}
