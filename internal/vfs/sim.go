@@ -46,7 +46,7 @@ type node struct {
 	entries map[string]*node // a folder's names
 	durable map[string]*node // those that would survive a crash now
 
-	content // a file's
+	content        // a file's
 	name    string // the last part of its path, for faults
 	links   int
 	handles int
