@@ -54,7 +54,7 @@ func Defaults() Options {
 	return Options{
 		Clients: []string{ClientLoadgen, ClientLinux}, Servers: []string{ServerYardstick, ServerOne, ServerThree},
 		Versions: []string{"4.1", "3"}, LinuxVersions: []string{"4.2"},
-		Size: Size{Bytes: 256 << 20, Warm: 384 << 20, Duration: 2 * time.Second, Files: 2000, Entries: 100_000, LinuxSyncWrites: 500, LinuxEntries: 5000},
+		Size: Size{Bytes: 256 << 20, Warm: 384 << 20, Duration: 1500 * time.Millisecond, Files: 1500, Entries: 100_000, LinuxSyncWrites: 500, LinuxEntries: 5000},
 	}
 }
 
