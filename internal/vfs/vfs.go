@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 )
 
@@ -123,27 +124,19 @@ func writeNew(fsys FS, name string, data []byte) error {
 	return f.Close()
 }
 
-// MkdirDurable creates a folder and those above it as MkdirAll does, and makes their names durable.
+// MkdirDurable creates a folder and those above it as MkdirAll does, and makes their names durable, all the way up: folders that are there may have
+// been made by a process that died before it synced, or by one that never did.
 func MkdirDurable(fsys FS, dir string) error {
-	var missing []string // innermost first
-	for d := path.Clean(dir); ; d = path.Dir(d) {
-		if info, err := fsys.Stat(d); err == nil && info.Dir {
-			break
-		}
-		missing = append(missing, d)
-		if d == path.Dir(d) {
-			break
-		}
-	}
 	if err := fsys.MkdirAll(dir); err != nil {
 		return err
 	}
-	// A folder that is there may have been made by a process that died before it synced: sync the innermost parent in any case.
-	if len(missing) == 0 {
-		return fsys.SyncDir(path.Dir(path.Clean(dir)))
+	var parents []string // innermost first
+	for d := path.Clean(dir); d != path.Dir(d); d = path.Dir(d) {
+		parents = append(parents, path.Dir(d))
 	}
-	for i := len(missing) - 1; i >= 0; i-- {
-		if err := fsys.SyncDir(path.Dir(missing[i])); err != nil {
+	for i := len(parents) - 1; i >= 0; i-- {
+		// A folder that we may not even read has not got its names from us.
+		if err := fsys.SyncDir(parents[i]); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}
