@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -610,5 +609,3 @@ func (p *process) inSession(cache bool, build func(c *compound), done func(r *re
 		done(r)
 	})
 }
-
-func u64(b string) uint64 { return binary.BigEndian.Uint64([]byte(b)) }

@@ -553,13 +553,6 @@ func skipAttr3(d *xdr.Decoder) {
 	}
 }
 
-func skipWCC3(d *xdr.Decoder) {
-	if d.Bool() {
-		d.Fixed(wcc3Bytes)
-	}
-	skipAttr3(d)
-}
-
 func (p *process) read3(f *file, off uint64, done func(b []byte, st status)) {
 	p.call3(6, func(e *xdr.Encoder) {
 		e.String(f.fh)
