@@ -178,11 +178,11 @@ const (
 	fillSyncBytes = 8 << 20
 )
 
-// fill writes a new file once all over. An fdatasync after a write to space that was only reserved has to commit the file system's journal too, to note
-// that the space is written now, which makes it take nearly twice as long. It stops when somebody waits for the file.
+// fill writes a new file once all over. An fdatasync after a write to space that was only reserved has to make the file system's own metadata durable too,
+// which says that the space is written now, and takes nearly twice as long (ext4, with a journal or without). It stops when somebody waits for the file.
 func (l *Log) fill(f vfs.File) error {
 	if l.opts.SyncPrepare {
-		return nil // a simulated disk has no journal
+		return nil // a simulated disk has no such metadata
 	}
 	b := make([]byte, min(fillBytes, l.opts.SegmentBytes))
 	for off := int64(0); off < l.opts.SegmentBytes && !l.hurry.Load(); off += int64(len(b)) {
