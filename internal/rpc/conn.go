@@ -140,6 +140,7 @@ type Conn struct {
 
 	xid   atomic.Uint32
 	value atomic.Value
+	reset atomic.Bool // the end is to be a reset
 
 	done chan struct{} // closed with the connection
 
@@ -222,7 +223,7 @@ func (c *Conn) Close() { c.end(ErrClosed) }
 
 // Reset ends the connection and makes the peer see a reset instead of an orderly end (SO_LINGER 0), so that a client reconnects at once.
 func (c *Conn) Reset() {
-	c.resetOnClose()
+	c.reset.Store(true)
 	c.end(ErrClosed)
 }
 
@@ -240,10 +241,15 @@ func (c *Conn) peer() string {
 	return c.nc.RemoteAddr().String()
 }
 
-func (c *Conn) resetOnClose() {
+// vanishOnExit makes the kernel forget the connection when this process dies, rather than go on trying for minutes to end it in order. Where an
+// address moves between nodes that matters: the clients' new connections may use the same ports, and when the address comes back here, the
+// remainder of the old one would answer for a new one that does not exist any more, and keep its client from noticing.
+func (c *Conn) vanishOnExit() { c.setLinger(0) }
+
+// setLinger is SO_LINGER: 0 makes closing a reset, -1 an orderly end in the background. An error means that the socket is gone already.
+func (c *Conn) setLinger(seconds int) {
 	if t, ok := c.nc.(interface{ SetLinger(int) error }); ok {
-		// An error means that the socket is gone, and then there is nothing to reset.
-		_ = t.SetLinger(0)
+		_ = t.SetLinger(seconds)
 	}
 }
 
@@ -261,6 +267,11 @@ func (c *Conn) end(err error) bool {
 	c.turn.Broadcast()
 	c.mu.Unlock()
 
+	if c.reset.Load() {
+		c.setLinger(0)
+	} else {
+		c.setLinger(-1)
+	}
 	_ = c.nc.Close()
 	c.out.abort(err)
 	for _, p := range waiting {

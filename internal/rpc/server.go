@@ -125,6 +125,7 @@ func (s *Server) admit(nc net.Conn) *Conn {
 		return nil
 	}
 	c := newConn(nc, s.cfg.Conn, &s.shared)
+	c.vanishOnExit()
 	s.mu.Lock()
 	if len(s.conns) < s.cfg.MaxConns {
 		s.conns[c] = struct{}{}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 type testServer struct {
@@ -202,6 +204,33 @@ func TestReset(t *testing.T) {
 	<-c.Done()
 	if _, err := c.Call(t.Context(), 1, 1, 1, &Auth{}, nil); err == nil {
 		t.Error("a call on an ended connection succeeded")
+	}
+}
+
+// TestLinger checks that the kernel would forget a connection whose process dies, and that a close is an orderly end nevertheless.
+func TestLinger(t *testing.T) {
+	opened := make(chan *Conn, 1)
+	s := startServer(t, ServerConfig{
+		Conn:   ConnConfig{Handler: HandlerFunc(func(*Conn, Record) {})},
+		Opened: func(c *Conn) { opened <- c },
+	})
+	client, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	c := <-opened
+	var linger *unix.Linger
+	var optErr error
+	if err := c.raw.Control(func(fd uintptr) { linger, optErr = unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER) }); err != nil {
+		t.Fatal(err)
+	}
+	if optErr != nil || linger.Onoff == 0 || linger.Linger != 0 {
+		t.Errorf("SO_LINGER is %+v, %v", linger, optErr)
+	}
+	c.Close()
+	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the client got %v, want the end of the stream", err)
 	}
 }
 
