@@ -41,6 +41,8 @@ type Node struct {
 	Name string // also the name of its port at the bridge
 	Addr string
 	Data string // folder
+	// Disk is the file system of Data if that has one of its own.
+	Disk *Disk
 	// Process is the current one; it changes with every start.
 	Process *Process
 
@@ -73,6 +75,11 @@ log: {format: text, level: info}
 
 // StartCluster builds Holdfast, or takes the binary that is given, starts that many nodes and waits until they serve.
 func (l *Lab) StartCluster(ctx context.Context, nodes int, binary string) (*Cluster, error) {
+	return l.StartClusterOnDisks(ctx, nodes, binary, 0)
+}
+
+// StartClusterOnDisks is StartCluster with a file system of that many bytes for each node; 0 makes none.
+func (l *Lab) StartClusterOnDisks(ctx context.Context, nodes int, binary string, diskBytes int64) (*Cluster, error) {
 	var err error
 	if binary == "" {
 		if binary, err = build(ctx, l.Dir, "holdfast/cmd/holdfast", "holdfast"); err != nil {
@@ -88,7 +95,11 @@ func (l *Lab) StartCluster(ctx context.Context, nodes int, binary string) (*Clus
 		if n.netns, err = l.Net.AddNode(n.Name, n.Addr); err != nil {
 			return nil, err
 		}
-		if err := os.MkdirAll(n.Data, 0o755); err != nil {
+		if diskBytes > 0 {
+			if n.Disk, err = l.AddDisk("node-"+n.Name, diskBytes); err != nil {
+				return nil, err
+			}
+		} else if err := os.MkdirAll(n.Data, 0o755); err != nil {
 			return nil, err
 		}
 		c.Nodes = append(c.Nodes, n)

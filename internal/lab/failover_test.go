@@ -33,6 +33,12 @@ func startCluster(t *testing.T, l *Lab) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	showLogs(t, c)
+	return c
+}
+
+// showLogs shows the logs of the nodes when the test fails.
+func showLogs(t *testing.T, c *Cluster) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, n := range c.Nodes {
@@ -40,7 +46,6 @@ func startCluster(t *testing.T, l *Lab) *Cluster {
 			}
 		}
 	})
-	return c
 }
 
 // loseLeader makes the cluster lose its leader, waits until all loads go on under another one, mends what was broken,
@@ -113,8 +118,8 @@ func stopLoads(t *testing.T, s Server, guests []*Guest, loads []*Load, version s
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %d probes, %d MB acknowledged, %d increments, %d rounds of names, %d of %d claims",
-			r.Name, r.Probes, r.AckedBytes()/1e6, r.Increments, r.Named, len(r.Won), r.Tried)
+		t.Logf("%s: %d probes, %d MB acknowledged, %d increments, %d rounds of names, %d of %d claims, %d random operations, %d refusals",
+			r.Name, r.Probes, r.AckedBytes()/1e6, r.Increments, r.Named, len(r.Won), r.Tried, r.FsxOps(), r.Full)
 		if r.ErrorCount > 0 {
 			t.Errorf("%s saw %d errors, such as %q", r.Name, r.ErrorCount, r.Errors)
 		}

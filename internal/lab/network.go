@@ -41,7 +41,9 @@ func newNetwork(s *spawner) (*Network, error) {
 		return nil, err
 	}
 	for _, args := range []string{
-		"link add " + bridge + " type bridge mcast_snooping 0",
+		// With an address of its own. That of the lowest port, which it would take otherwise, changes when a port is cut off,
+		// and guests would send what they have to tell the harness to the old one until they ask again.
+		"link add " + bridge + " address 02:48:46:00:00:fe type bridge mcast_snooping 0",
 		"addr add " + hubAddr + "/24 dev " + bridge,
 		"link set " + bridge + " up",
 		// The far end of dropped directions, see DropFrom: a pair whose other half stays down.
@@ -113,16 +115,22 @@ func (n *Network) Mend(port string) error {
 }
 
 // DropFrom loses everything that a node or guest sends, while what is sent to it still arrives.
-func (n *Network) DropFrom(port string) error {
+func (n *Network) DropFrom(port string) error { return n.drop(port, "ingress") }
+
+// DropTo loses everything that is sent to a node or guest, while what it sends still arrives.
+func (n *Network) DropTo(port string) error { return n.drop(port, "egress") }
+
+// drop loses what comes out of a port into the bridge (ingress), or goes into it (egress).
+func (n *Network) drop(port, direction string) error {
 	if err := run("tc", "-n", n.hub, "qdisc", "add", "dev", port, "clsact"); err != nil {
 		return err
 	}
-	return run("tc", "-n", n.hub, "filter", "add", "dev", port, "ingress", "protocol", "all", "u32",
+	return run("tc", "-n", n.hub, "filter", "add", "dev", port, direction, "protocol", "all", "u32",
 		"match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", "sink")
 }
 
-// PassFrom undoes DropFrom.
-func (n *Network) PassFrom(port string) error {
+// Pass undoes DropFrom and DropTo.
+func (n *Network) Pass(port string) error {
 	return run("tc", "-n", n.hub, "qdisc", "del", "dev", port, "clsact")
 }
 
@@ -196,6 +204,7 @@ func removeStale() {
 		ip("", "netns", "del", name)
 	}
 	for _, name := range staleNames(labsDir, labPrefix) {
+		unmountStale(filepath.Join(labsDir, name))
 		os.RemoveAll(filepath.Join(labsDir, name))
 	}
 }

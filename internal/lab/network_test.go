@@ -91,8 +91,12 @@ func TestPartitions(t *testing.T) {
 		t.Skipf("no one-way loss on this kernel: %v", err)
 	}
 	expect("one way", false, true)
-	must(l.Net.PassFrom("a"))
+	must(l.Net.Pass("a"))
 	expect("both ways again", true, true)
+	must(l.Net.DropTo("a"))
+	expect("the other way", true, false)
+	must(l.Net.Pass("a"))
+	expect("both ways at last", true, true)
 }
 
 // TestStaleNetworks: what a harness that was killed has left is removed by the next one, with the processes in it.

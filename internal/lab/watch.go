@@ -18,6 +18,7 @@ type Load struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each event
 	beats   []beat
+	full    []time.Time // when refusals for lack of space were reported
 	errors  []string
 	holding bool
 }
@@ -30,7 +31,9 @@ type beat struct {
 
 // StartLoad starts a load and waits for its first beat, and for its lock if it holds one.
 func (g *Guest) StartLoad(ctx context.Context, args work.LoadArgs) (*Load, error) {
-	args.Name = g.Name
+	if args.Name == "" {
+		args.Name = g.Name
+	}
 	l := &Load{changed: make(chan struct{})}
 	task, err := g.Start(ctx, "load", args, l.event)
 	if err != nil {
@@ -50,6 +53,8 @@ func (l *Load) event(raw json.RawMessage) {
 		l.errors = append(l.errors, "event: "+err.Error())
 	case b.Error != "":
 		l.errors = append(l.errors, b.Error)
+	case b.Full:
+		l.full = append(l.full, time.Now())
 	case b.Holding:
 		l.holding = true
 	default:
@@ -108,6 +113,13 @@ func (l *Load) Errors() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.errors...)
+}
+
+// Refusals are the times at which the guest reported a refusal for lack of space.
+func (l *Load) Refusals() []time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]time.Time(nil), l.full...)
 }
 
 // Stop ends the load and returns what it did.

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -103,6 +105,12 @@ func (x *fsx) step() error {
 	x.ops++
 	x.history = append(x.history[max(0, len(x.history)+1-fsxHistory):], fmt.Sprintf("%d %s(%d, %d) of %d", x.ops, op.name, off, length, len(x.model)))
 	err := op.run(x, off, length)
+	if err != nil && !errors.Is(err, unix.ENOSPC) {
+		// The kernel writes back at any time, drops from its cache what was refused, and says so at the next fsync only.
+		if refused := x.f.Sync(); errors.Is(refused, unix.ENOSPC) {
+			err = fmt.Errorf("written back before: %w", refused)
+		}
+	}
 	if errors.Is(err, unix.ENOSPC) {
 		if adoptErr := x.adopt(); adoptErr != nil {
 			return x.finding(fmt.Errorf("after %s: %w", err, adoptErr))
@@ -392,5 +400,29 @@ func verifyFsx(path string, want FsxResult) error {
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != want.Sum {
 		return errors.New("content differs")
 	}
+	return nil
+}
+
+// fsx does random operations on a file of its own until the end, and then compares all of it.
+func (l *load) fsx(ctx context.Context, i int) (err error) {
+	x, err := newFsx(l.own(fmt.Sprintf("fsx%d", i)), l.args.Seed+uint64(i), l.args.Sparse)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := x.close(); err == nil {
+			err = closeErr
+		}
+	}()
+	for ctx.Err() == nil {
+		if err := x.step(); err != nil && !l.refused(err) {
+			return err
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+	if err := x.finding(x.verify()); err != nil {
+		return err
+	}
+	l.count(func(r *LoadResult) { r.Fsx[i] = x.result() })
 	return nil
 }

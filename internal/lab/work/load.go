@@ -24,6 +24,15 @@ type LoadArgs struct {
 	Holds bool
 	// ProbeOnly leaves out all but the probe for gaps.
 	ProbeOnly bool
+	// NoLocks leaves out the locks, for mounts whose locks are not the server's.
+	NoLocks bool
+	// Fsx is the number of files that get random operations, reproducible from Seed; Sparse includes those that came
+	// with version 4.2.
+	Fsx    int
+	Seed   uint64
+	Sparse bool
+	// Fills tells that the file system may be full at times: ENOSPC is then counted and tried again.
+	Fills bool
 }
 
 // Beat is an event of a load: what the probe saw since the last one. A probe that is stuck sends none.
@@ -34,6 +43,8 @@ type Beat struct {
 	LongestGap time.Duration
 	// Holding is set in an event of its own: the lock of LoadArgs.Holds is there.
 	Holding bool `json:",omitempty"`
+	// Full is set in an event of its own: the file system refused for lack of space, see LoadArgs.Fills.
+	Full bool `json:",omitempty"`
 	// Error is set in an event of its own: something that must not happen did.
 	Error string `json:",omitempty"`
 }
@@ -49,6 +60,8 @@ type LoadResult struct {
 	Won        []int // claims that this guest made first
 	Tried      int   // claims that this guest tried, from 0
 	Named      int   // rounds of creating, renaming and linking
+	Full       int   // refusals for lack of space
+	Fsx        []FsxResult
 	Errors     []string
 	// ErrorCount is the number of all errors; Errors holds the first ones.
 	ErrorCount int
@@ -61,6 +74,14 @@ func (r *LoadResult) AckedBytes() int64 {
 		records += n
 	}
 	return int64(records)*recordSize + int64(r.Appended)*appendSize + int64(r.Probes)*probeSize
+}
+
+// FsxOps is the number of random operations.
+func (r *LoadResult) FsxOps() (ops int) {
+	for _, f := range r.Fsx {
+		ops += f.Ops
+	}
+	return ops
 }
 
 const (
@@ -85,27 +106,34 @@ type load struct {
 }
 
 func runLoad(ctx context.Context, args LoadArgs, emit func(any)) (*LoadResult, error) {
-	l := &load{args: args, emit: emit, res: LoadResult{Name: args.Name, Written: make([]int, writers)}}
+	l := &load{args: args, emit: emit, res: LoadResult{Name: args.Name, Written: make([]int, writers), Fsx: make([]FsxResult, args.Fsx)}}
 	activities := map[string]func(context.Context) error{"probe": l.probe}
 	if !args.ProbeOnly {
 		for i := range writers {
 			activities[fmt.Sprintf("writer %d", i)] = func(ctx context.Context) error { return l.writer(ctx, i) }
 		}
 		activities["append"] = l.appender
-		activities["counter"] = l.counter
 		activities["names"] = l.names
 		activities["claims"] = l.claims
+	}
+	if !args.ProbeOnly && !args.NoLocks {
+		activities["counter"] = l.counter
 		activities["held lock"] = l.contender
 		if args.Holds {
 			activities["held lock"] = l.holder
 		}
+	}
+	for i := range args.Fsx {
+		activities[fmt.Sprintf("fsx %d", i)] = func(ctx context.Context) error { return l.fsx(ctx, i) }
 	}
 	var wg sync.WaitGroup
 	for name, run := range activities {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				if err := run(ctx); err != nil {
-					l.fail(name, err)
+					if !l.refused(err) {
+						l.fail(name, err)
+					}
 					pause(ctx, 100*time.Millisecond)
 				}
 			}
@@ -125,6 +153,27 @@ func (l *load) fail(activity string, err error) {
 	}
 	l.mu.Unlock()
 	l.emit(Beat{Error: text})
+}
+
+// refused tells whether an error is a refusal for lack of space that is to be expected, and counts it.
+func (l *load) refused(err error) bool {
+	if !l.args.Fills || !errors.Is(err, unix.ENOSPC) {
+		return false
+	}
+	l.count(func(r *LoadResult) { r.Full++ })
+	l.emit(Beat{Full: true})
+	return true
+}
+
+// room does f again as long as there is no space for it.
+func (l *load) room(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if err == nil || ctx.Err() != nil || !l.refused(err) {
+			return err
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
 }
 
 // count changes the result.
@@ -163,7 +212,11 @@ func (l *load) probe(ctx context.Context) error {
 	var last time.Time
 	sent := time.Now()
 	for n := 0; ctx.Err() == nil; n++ {
-		if _, err := f.WriteAt(data, int64(n%64)*probeSize); err != nil {
+		err := l.room(ctx, func() error {
+			_, err := f.WriteAt(data, int64(n%64)*probeSize)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		now := time.Now()
@@ -224,11 +277,12 @@ func (l *load) writer(ctx context.Context, i int) error {
 		l.mu.Unlock()
 		off := int64(seq%writerRecords) * recordSize
 		want := record(l.args.Name, i, seq, recordSize)
-		if _, err := f.WriteAt(want, off); err != nil {
+		err := l.room(ctx, func() error {
+			_, err := f.WriteAt(want, off)
+			return orSync(f, err)
+		})
+		if err != nil {
 			return fmt.Errorf("write record %d: %w", seq, err)
-		}
-		if err := f.Sync(); err != nil {
-			return fmt.Errorf("fsync of record %d: %w", seq, err)
 		}
 		l.count(func(r *LoadResult) { r.Written[i]++ })
 		if n, err := unix.Pread(direct, back, off); err != nil || n != recordSize {
@@ -242,6 +296,14 @@ func (l *load) writer(ctx context.Context, i int) error {
 	return nil
 }
 
+// orSync is the error of a write, or else that of the fsync after it.
+func orSync(f *os.File, err error) error {
+	if err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
 // appender appends records with O_APPEND and fsync.
 func (l *load) appender(ctx context.Context) error {
 	f, err := os.OpenFile(l.own("append"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
@@ -253,11 +315,20 @@ func (l *load) appender(ctx context.Context) error {
 		l.mu.Lock()
 		seq := l.res.Appended
 		l.mu.Unlock()
-		if _, err := f.Write(record(l.args.Name, writers, seq, appendSize)); err != nil {
+		refused := false
+		err := l.room(ctx, func() error {
+			if refused { // the client may count what it could not write as part of the file
+				if err := f.Truncate(int64(seq) * appendSize); err != nil {
+					return err
+				}
+			}
+			_, err := f.Write(record(l.args.Name, writers, seq, appendSize))
+			err = orSync(f, err)
+			refused = err != nil
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("append record %d: %w", seq, err)
-		}
-		if err := f.Sync(); err != nil {
-			return fmt.Errorf("fsync of appended record %d: %w", seq, err)
 		}
 		l.count(func(r *LoadResult) { r.Appended++ })
 		pause(ctx, 20*time.Millisecond)
@@ -291,12 +362,13 @@ func (l *load) counter(ctx context.Context) error {
 			return fmt.Errorf("read: %w", err)
 		}
 		binary.BigEndian.PutUint64(number[:], binary.BigEndian.Uint64(number[:])+1)
-		if _, err := f.WriteAt(number[:], 0); err != nil {
-			return fmt.Errorf("write: %w", err)
-		}
 		// Unlocking writes back; fsync reports it if that fails.
-		if err := f.Sync(); err != nil {
-			return fmt.Errorf("fsync: %w", err)
+		err = l.room(ctx, func() error {
+			_, err := f.WriteAt(number[:], 0)
+			return orSync(f, err)
+		})
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
 		}
 		l.count(func(r *LoadResult) { r.Increments++ })
 		if err := setLock(f, unix.F_UNLCK); err != nil {
@@ -319,7 +391,11 @@ func (l *load) holder(ctx context.Context) error {
 	}
 	l.emit(Beat{Holding: true})
 	for ctx.Err() == nil {
-		if _, err := f.WriteAt([]byte("mine"), 0); err != nil {
+		err := l.room(ctx, func() error {
+			_, err := f.WriteAt([]byte("mine"), 0)
+			return err
+		})
+		if err != nil {
 			return fmt.Errorf("use it: %w", err)
 		}
 		pause(ctx, 100*time.Millisecond)
@@ -359,13 +435,14 @@ func (l *load) names(ctx context.Context) error {
 		l.res.Named++ // before the round: after an error the next round uses new names
 		l.mu.Unlock()
 		name := func(kind string, n int) string { return fmt.Sprintf("%s/%s%d", dir, kind, n) }
+		grow := func(f func() error) func() error { return func() error { return l.room(ctx, f) } }
 		err := steps(
-			func() error { return touch(name("new", n), 0o644) },
-			func() error { return os.Rename(name("new", n), name("moved", n)) },
-			func() error { return os.Link(name("moved", n), name("link", n)) },
+			grow(func() error { return touch(name("new", n), 0o644) }),
+			grow(func() error { return os.Rename(name("new", n), name("moved", n)) }),
+			grow(func() error { return os.Link(name("moved", n), name("link", n)) }),
 			func() error { return os.Remove(name("moved", n)) },
-			func() error { return os.Mkdir(name("folder", n), 0o755) },
-			func() error { return os.Symlink(name("link", n), name("symlink", n)) },
+			grow(func() error { return os.Mkdir(name("folder", n), 0o755) }),
+			grow(func() error { return os.Symlink(name("link", n), name("symlink", n)) }),
 		)
 		if err == nil && n >= keepNames {
 			err = steps(
@@ -392,7 +469,7 @@ func (l *load) claims(ctx context.Context) error {
 		l.mu.Lock()
 		n := l.res.Tried
 		l.mu.Unlock()
-		err := touch(fmt.Sprintf("%s/%d", dir, n), 0o666)
+		err := l.room(ctx, func() error { return touch(fmt.Sprintf("%s/%d", dir, n), 0o666) })
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("claim %d: %w", n, err)
 		}

@@ -16,7 +16,7 @@ func runLocal(t *testing.T, dir string) LoadResult {
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	// The lock of LoadArgs.Holds is nobody else's here: locks of one process do not exclude each other.
-	r, err := runLoad(ctx, LoadArgs{Dir: dir, Name: "g", Holds: true}, func(any) {})
+	r, err := runLoad(ctx, LoadArgs{Dir: dir, Name: "g", Holds: true, Fsx: 2}, func(any) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +71,8 @@ func TestVerifyFinds(t *testing.T) {
 			func() error { return os.Remove(path("g-names/moved0")) }, "names"},
 		{"a lost claim", func() error { return os.Remove(path("claims/1")) },
 			func() error { return touch(path("claims/1"), 0o644) }, "claims: 1 is gone"},
+		{"a byte too much in a random file", func() error { return appendTo(path("g-fsx1"), []byte{1}) },
+			func() error { return os.Truncate(path("g-fsx1"), int64(result.Fsx[1].Size)) }, "fsx 1"},
 		{"a truncated file", func() error { return os.Truncate(path("g-writer1"), recordSize) }, nil, "writer 1"},
 	} {
 		if strings.Contains(c.want, "link0") && result.Named > keepNames {

@@ -34,6 +34,9 @@ func verify(_ context.Context, args VerifyArgs, _ func(any)) ([]string, error) {
 			check(fmt.Sprintf("%s, writer %d", r.Name, i), verifyWriter(own(fmt.Sprintf("writer%d", i)), r.Name, i, acked))
 		}
 		check(r.Name+", append", verifyAppend(own("append"), r.Name, r.Appended))
+		for i, want := range r.Fsx {
+			check(fmt.Sprintf("%s, fsx %d", r.Name, i), verifyFsx(own(fmt.Sprintf("fsx%d", i)), want))
+		}
 		if r.ErrorCount == 0 {
 			check(r.Name+", names", verifyNames(own("names"), r.Named))
 		}

@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+)
+
+// chaosFault impairs one node. Two of different parts can be had at once.
+type chaosFault struct {
+	name string
+	part string // "process", "network", "disk" or "role"
+	// apply impairs the node and returns what undoes that.
+	apply func(ctx context.Context, c *Cluster, n *Node) (heal func() error, err error)
+}
+
+// chaosFaults are chosen from with equal chances.
+var chaosFaults = []chaosFault{
+	{string(LossKill), "process", lossOf(LossKill)},
+	{string(LossStop), "process", lossOf(LossStop)},
+	{"SIGTERM", "process", terminate},
+	{string(LossLink), "network", lossOf(LossLink)},
+	{"cut off at the bridge", "network", network((*Network).Cut, (*Network).Mend)},
+	{"loss of what it sends", "network", network((*Network).DropFrom, (*Network).Pass)},
+	{"loss of what it is sent", "network", network((*Network).DropTo, (*Network).Pass)},
+	{"disk below the reserve", "disk", fill(chaosReserve / 2)},
+	{"disk full", "disk", fill(0)},
+	{string(LossTransfer), "role", transfer},
+}
+
+// chaosReserve is the reserve in the configuration of nodes.
+const chaosReserve = 64 << 20
+
+func lossOf(how Loss) func(context.Context, *Cluster, *Node) (func() error, error) {
+	return func(ctx context.Context, c *Cluster, n *Node) (func() error, error) { return c.Lose(ctx, n, how) }
+}
+
+// terminate is an orderly stop. A node that does not end in time is killed, which is an error.
+func terminate(ctx context.Context, _ *Cluster, n *Node) (func() error, error) {
+	return n.Start, n.Process.Stop(ctx)
+}
+
+func network(do, undo func(n *Network, port string) error) func(context.Context, *Cluster, *Node) (func() error, error) {
+	return func(_ context.Context, c *Cluster, n *Node) (func() error, error) {
+		return func() error { return undo(c.lab.Net, n.Name) }, do(c.lab.Net, n.Name)
+	}
+}
+
+// fill leaves so much space on a node's disk. A node without any may end itself, and is then started again.
+func fill(leave int64) func(context.Context, *Cluster, *Node) (func() error, error) {
+	return func(_ context.Context, _ *Cluster, n *Node) (func() error, error) {
+		heal := func() error {
+			if err := n.Disk.Free(); err != nil {
+				return err
+			}
+			select {
+			case <-n.Process.Done():
+				return n.Start()
+			default:
+				return nil
+			}
+		}
+		return heal, n.Disk.Fill(leave)
+	}
+}
+
+// transfer hands over if the node leads, and else takes the leadership over. There is nothing to undo, and a cluster that
+// changes its leader just now may refuse.
+func transfer(ctx context.Context, c *Cluster, n *Node) (func() error, error) {
+	nothing := func() error { return nil }
+	leader, err := c.AwaitLeader(ctx, nil)
+	if err != nil {
+		return nothing, err
+	}
+	to := n
+	for _, other := range c.Nodes {
+		if leader == n && other != n {
+			to = other
+		}
+	}
+	return nothing, c.Transfer(ctx, leader, to)
+}
+
+// killAll kills all nodes at once and starts them again.
+func killAll(c *Cluster) error {
+	var errs []error
+	for _, n := range c.Nodes {
+		if err := n.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, err)
+		}
+	}
+	for _, n := range c.Nodes {
+		<-n.Process.Done()
+	}
+	for _, n := range c.Nodes {
+		errs = append(errs, n.Start())
+	}
+	return errors.Join(errs...)
+}
