@@ -58,10 +58,13 @@ type service struct {
 	full    atomic.Bool // a replica is below its reserve
 	digests digests
 
-	ctx      context.Context // ends with the service
-	stop     context.CancelFunc
-	work     sync.WaitGroup // the service's goroutines
-	requests sync.WaitGroup // those of requests that only read
+	ctx  context.Context // ends with the service
+	stop context.CancelFunc
+	// listening ends only when the address is given up: until then nobody may be refused, and no connection may end.
+	listening     context.Context
+	stopListening context.CancelFunc
+	work          sync.WaitGroup // the service's goroutines
+	requests      sync.WaitGroup // those of requests that only read
 
 	// While this node leads; touched by replica's event goroutine only.
 	leadCtx     context.Context
@@ -73,6 +76,7 @@ type service struct {
 func newService(ctx context.Context, n *Node, vc *config.Volume) (_ *service, err error) {
 	s := &service{node: n, cfg: vc, log: n.log.With("volume", vc.Name), phases: newPhases()}
 	s.ctx, s.stop = context.WithCancel(ctx)
+	s.listening, s.stopListening = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -141,7 +145,7 @@ func (s *service) start() {
 	s.work.Go(s.tick)
 	if s.cfg.Address.Kind == config.AddressIP {
 		// The listener is there before the address is: a client that follows the address is never refused.
-		s.work.Go(func() { s.listen(s.ctx) })
+		s.work.Go(func() { s.listen(s.listening) })
 	}
 	s.replica.Start()
 }
@@ -154,6 +158,7 @@ func (s *service) close() error {
 		errs = append(errs, s.replica.Close())
 		s.follow()
 	}
+	s.stopListening()
 	s.work.Wait()
 	s.requests.Wait()
 	if s.volume != nil {
