@@ -17,7 +17,7 @@ type chaosFault struct {
 
 // chaosFaults are chosen from with equal chances.
 var chaosFaults = []chaosFault{
-	{string(LossKill), "process", lossOf(LossKill)},
+	{string(LossKill), "process", kill},
 	{string(LossStop), "process", lossOf(LossStop)},
 	{"SIGTERM", "process", terminate},
 	{string(LossLink), "network", lossOf(LossLink)},
@@ -36,9 +36,23 @@ func lossOf(how Loss) func(context.Context, *Cluster, *Node) (func() error, erro
 	return func(ctx context.Context, c *Cluster, n *Node) (func() error, error) { return c.Lose(ctx, n, how) }
 }
 
+func kill(_ context.Context, _ *Cluster, n *Node) (func() error, error) {
+	return func() error { return restart(n) }, n.Process.Kill()
+}
+
 // terminate is an orderly stop. A node that does not end in time is killed, which is an error.
 func terminate(ctx context.Context, _ *Cluster, n *Node) (func() error, error) {
-	return n.Start, n.Process.Stop(ctx)
+	return func() error { return restart(n) }, n.Process.Stop(ctx)
+}
+
+// restart starts a node unless it runs.
+func restart(n *Node) error {
+	select {
+	case <-n.Process.Done():
+		return n.Start()
+	default:
+		return nil
+	}
 }
 
 func network(do, undo func(n *Network, port string) error) func(context.Context, *Cluster, *Node) (func() error, error) {
@@ -54,12 +68,7 @@ func fill(leave int64) func(context.Context, *Cluster, *Node) (func() error, err
 			if err := n.Disk.Free(); err != nil {
 				return err
 			}
-			select {
-			case <-n.Process.Done():
-				return n.Start()
-			default:
-				return nil
-			}
+			return restart(n)
 		}
 		return heal, n.Disk.Fill(leave)
 	}

@@ -99,9 +99,10 @@ func TestLinuxClient(t *testing.T) {
 	guests := bootGuests(t, l, 2)
 	for _, version := range versions {
 		t.Run("v"+version, func(t *testing.T) {
-			e := exercise{entries: 2000, files: 2000}
+			// All of the machinery below is the same for each version, so that one is enough for what takes long.
+			e := exercise{entries: 1000, files: 500}
 			if version == versions[0] {
-				e.entries = 10_000
+				e = exercise{entries: 5000, files: 2000}
 			}
 			exerciseClient(t, guests[0], c, version, e)
 			if version != "3" { // mounted without locks between clients
