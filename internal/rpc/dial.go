@@ -17,8 +17,12 @@ const (
 	userTimeout       = 60 * time.Second // unacknowledged data, and a peer that keeps its window shut
 )
 
-// tuneTCP sets the options of a connection. Small records must not wait for each other (TCP_NODELAY is net's default), and a dead peer must be noticed.
-func tuneTCP(nc net.Conn) error {
+// Tune sets the options of a TCP connection, or of the one below a TLS connection; what is neither is left as it is. Small records must not wait for
+// each other (TCP_NODELAY is net's default), and a dead peer must be noticed. An error means that the connection has ended already.
+func Tune(nc net.Conn) error {
+	if below, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		return Tune(below.NetConn())
+	}
 	t, ok := nc.(*net.TCPConn)
 	if !ok {
 		return nil
@@ -51,7 +55,7 @@ func Dial(ctx context.Context, address string, cfg ConnConfig) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc: connecting: %w", err)
 	}
-	if err := tuneTCP(nc); err != nil {
+	if err := Tune(nc); err != nil {
 		_ = nc.Close()
 		return nil, err
 	}

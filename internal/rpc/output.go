@@ -21,6 +21,8 @@ const (
 	maxRounds = 8
 	// slowPeerBytesPerSecond is the least that a peer must take for us to go on beyond WriteTimeout.
 	slowPeerBytesPerSecond = 64 << 10
+	// gatherBytes is what a connection without writev writes at a time, in one piece; longer vectors are not copied. TLS has records of 16 KiB.
+	gatherBytes = 16 << 10
 )
 
 // outRecord is one record of the queue: head, then tail.
@@ -68,6 +70,7 @@ type output struct {
 	marks        []byte      // the record marks of batch
 	vecs         net.Buffers // what of batch is still to be written
 	store        net.Buffers // the array behind vecs
+	gathered     []byte      // small vectors in one piece, where there is no writev
 	// writeOnce is called by RawConn.Write: made once, to not allocate for every reply.
 	writeOnce func(fd uintptr) bool
 	wrote     int
@@ -279,19 +282,56 @@ func consume(vecs *net.Buffers, n int) {
 	*vecs = v
 }
 
-// flush drives while the peer is slow.
+// flush drives while the peer is slow, or where the connection is no socket.
 func (o *output) flush() {
 	defer o.conn.flushWait.Done()
 	for o.next() {
 		wait := o.conn.cfg.WriteTimeout + time.Duration(o.batchSize)*time.Second/slowPeerBytesPerSecond
 		err := o.conn.nc.SetWriteDeadline(time.Now().Add(wait))
 		if err == nil {
-			_, err = o.vecs.WriteTo(o.conn.nc)
+			err = o.write()
 		}
 		if err != nil {
 			o.fail(err)
 		}
 	}
+}
+
+// write writes all of the batch, and waits for the peer.
+func (o *output) write() error {
+	if o.conn.raw != nil {
+		_, err := o.vecs.WriteTo(o.conn.nc)
+		if err == nil {
+			err = o.conn.nc.SetWriteDeadline(time.Time{}) // or it would end the connection when something is sent after it has passed
+		}
+		return err
+	}
+	for len(o.vecs) > 0 {
+		piece := o.vecs[0]
+		if len(piece) < gatherBytes {
+			piece = o.gather()
+		}
+		if _, err := o.conn.nc.Write(piece); err != nil {
+			return err
+		}
+		consume(&o.vecs, len(piece))
+	}
+	return nil
+}
+
+// gather copies the first vectors into one piece of at most gatherBytes.
+func (o *output) gather() []byte {
+	if o.gathered == nil {
+		o.gathered = make([]byte, 0, gatherBytes)
+	}
+	o.gathered = o.gathered[:0]
+	for _, v := range o.vecs {
+		if len(o.gathered)+len(v) > gatherBytes {
+			break
+		}
+		o.gathered = append(o.gathered, v...)
+	}
+	return o.gathered
 }
 
 // fail ends the connection because it could not be written to; what is left of the batch is dropped by the next call of next.

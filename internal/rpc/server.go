@@ -120,7 +120,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // admit makes a Conn of an accepted connection, or closes it and returns nil.
 func (s *Server) admit(nc net.Conn) *Conn {
-	if err := tuneTCP(nc); err != nil {
+	if err := Tune(nc); err != nil {
 		_ = nc.Close() // the peer is gone already
 		return nil
 	}
@@ -142,6 +142,15 @@ func (s *Server) admit(nc net.Conn) *Conn {
 	}
 	c.Reset()
 	return nil
+}
+
+// ServeConn serves one connection that was accepted elsewhere until it ends, or ctx does. It counts among the server's connections, and like
+// those it is reset where there are too many. nc need not be a socket: then its addresses should be TCP's still, and if it has a method
+// SetLinger that decides, as a socket's does, whether the peer sees a reset or an orderly end.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
+	if c := s.admit(nc); c != nil {
+		s.serveConn(ctx, c)
+	}
 }
 
 func (s *Server) serveConn(ctx context.Context, c *Conn) {
