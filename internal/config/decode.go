@@ -235,7 +235,7 @@ func setBasic(v reflect.Value, text string) error {
 		}
 		v.SetInt(n)
 		return nil
-	case reflect.Uint32, reflect.Uint64:
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		n, err := strconv.ParseUint(text, 10, v.Type().Bits())
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number, or too large a one", text)

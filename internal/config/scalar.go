@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -56,23 +57,60 @@ func (s Size) String() string {
 	return strconv.FormatUint(uint64(s), 10)
 }
 
+// MarshalText writes s as String does.
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads s as a file has it.
+func (s *Size) UnmarshalText(text []byte) error { return s.parse(string(text)) }
+
+// UnmarshalJSON takes a string such as "64MiB", and a number of bytes.
+func (s *Size) UnmarshalJSON(text []byte) error {
+	unquoted := string(text)
+	if strings.HasPrefix(unquoted, `"`) {
+		if err := json.Unmarshal(text, &unquoted); err != nil {
+			return err
+		}
+	}
+	return s.parse(unquoted)
+}
+
 // Duration is a time.Duration, written as 20ms, 3s or 1m30s.
 type Duration time.Duration
 
 func (d *Duration) parse(text string) error {
-	v, err := time.ParseDuration(text)
+	if err := d.UnmarshalText([]byte(text)); err != nil {
+		return err
+	}
+	if *d <= 0 {
+		return fmt.Errorf("%q: a duration here must be longer than nothing", text)
+	}
+	return nil
+}
+
+// String returns d as the file has it: 5m, not 5m0s.
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// MarshalText writes d as String does.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads d as a file has it, and zero and less too.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
 	if err != nil {
 		return fmt.Errorf("%q is not a duration; write a number and a unit, such as 20ms, 3s or 1m30s", text)
-	}
-	if v <= 0 {
-		return fmt.Errorf("%q: a duration here must be longer than nothing", text)
 	}
 	*d = Duration(v)
 	return nil
 }
-
-// String returns d as the file has it.
-func (d Duration) String() string { return time.Duration(d).String() }
 
 // Prefix is an IP address with the length of its network's prefix, as 10.94.0.100/24.
 type Prefix netip.Prefix
@@ -92,6 +130,26 @@ func (p *Prefix) parse(text string) error {
 	return nil
 }
 
+// String returns p as the file has it, or nothing for the zero Prefix.
+func (p Prefix) String() string {
+	if p == (Prefix{}) {
+		return ""
+	}
+	return netip.Prefix(p).String()
+}
+
+// MarshalText writes p as String does.
+func (p Prefix) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads p as a file has it; nothing is the zero Prefix.
+func (p *Prefix) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*p = Prefix{}
+		return nil
+	}
+	return p.parse(string(text))
+}
+
 // Mode is the permission bits of a folder, in octal: "0755".
 type Mode uint32
 
@@ -103,3 +161,12 @@ func (m *Mode) parse(text string) error {
 	*m = Mode(v)
 	return nil
 }
+
+// String returns m as the file has it.
+func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
+
+// MarshalText writes m as String does.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads m as a file has it.
+func (m *Mode) UnmarshalText(text []byte) error { return m.parse(string(text)) }

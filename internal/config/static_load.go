@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-//go:embed example.yaml
+//go:embed static.yaml
 var example string
 
 // Example returns a complete file of a cluster of three nodes, with comments.

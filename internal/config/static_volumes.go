@@ -153,7 +153,7 @@ func (v *validator) exports(vol *Volume, key string) {
 			v.failAt(at+".clients", `nobody could use the export; for everybody, write {match: "*", options: [ro]}`)
 		}
 		for j := range e.Clients {
-			v.client(e, &e.Clients[j], fmt.Sprintf("%s.clients[%d]", at, j))
+			v.client(&e.Clients[j], fmt.Sprintf("%s.clients[%d]", at, j))
 		}
 	}
 }
@@ -176,11 +176,9 @@ func (v *validator) exportPath(vol *Volume, i int, key string) {
 	}
 }
 
-func (v *validator) client(e *Export, c *Client, key string) {
-	var parsed export.Client
-	var err error
+func (v *validator) client(c *Client, key string) {
 	if v.required(key+".match") && !v.bad[key+".match"] {
-		if parsed.Match, err = export.ParseMatch(c.Match); err != nil {
+		if _, err := export.ParseMatch(c.Match); err != nil {
 			v.failAt(key+".match", "%s", err)
 		}
 	}
@@ -196,8 +194,5 @@ func (v *validator) client(e *Export, c *Client, key string) {
 				v.failAt(at, "%s", err)
 			}
 		}
-	}
-	if parsed.Options, err = export.ParseOptions(c.Options); err == nil {
-		e.parsed = append(e.parsed, parsed)
 	}
 }

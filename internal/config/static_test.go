@@ -19,9 +19,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files of testdata")
 
-// TestWrongFiles compares the errors of each testdata/*.yaml with the golden file beside it.
+// TestWrongFiles compares the errors of each testdata/static/*.yaml with the golden file beside it.
 func TestWrongFiles(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.yaml")
+	files, err := filepath.Glob("testdata/static/*.yaml")
 	if err != nil || len(files) < 20 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
@@ -237,7 +237,7 @@ func TestDistance(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(Example())
 	f.Add(minimal)
-	files, _ := filepath.Glob("testdata/*.yaml")
+	files, _ := filepath.Glob("testdata/static/*.yaml")
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {

@@ -222,7 +222,7 @@ func (v *validator) timing() {
 	if v.usable("timing.lease") && time.Duration(t.Lease) >= quiet {
 		v.failAt("timing.lease", "the lease (%v) must run out before an election can begin (%d ticks of %v: %v)", t.Lease, t.Election, t.Tick, quiet)
 	}
-	t.deriveTiming()
+	t.Complete()
 	if v.usable("timing.drift") && t.Drift >= t.Lease {
 		v.failAt("timing.drift", "a drift of %v leaves nothing of the lease of %v", t.Drift, t.Lease)
 	}
