@@ -85,6 +85,8 @@ func (tx *Tx) run(e *Entry) ([]byte, error) {
 		return nil, nil
 	case EntrySpace:
 		return nil, tx.setSpace(e.Payload)
+	case EntryLimit:
+		return nil, tx.setLimit(e.Payload)
 	}
 	return nil, fmt.Errorf("%w: kind %d", ErrUnknownEntry, e.Kind)
 }
@@ -135,7 +137,16 @@ func (tx *Tx) raiseVersion(payload []byte) error {
 	if vers > MaxVersion {
 		return fmt.Errorf("%w: cluster version %d, known up to %d", ErrUnknownEntry, vers, MaxVersion)
 	}
-	tx.state.version = max(tx.state.version, vers)
+	return tx.riseTo(vers)
+}
+
+// riseTo raises the cluster version to vers and brings the state into that version's form.
+func (tx *Tx) riseTo(vers uint32) error {
+	old := tx.state.version
+	tx.state.version = max(old, vers)
+	if old < usageVersion && vers >= usageVersion {
+		return tx.recount()
+	}
 	return nil
 }
 

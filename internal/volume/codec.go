@@ -38,32 +38,55 @@ type state struct {
 	inodes     uint64 // that exist, orphans included
 	nextClient uint64 // sequence of the next client
 	version    uint32 // cluster version
+	used       uint64 // what the inodes cost; means nothing before usageVersion
+	limit      uint64 // of used; 0: none
 }
 
-const stateBytes = 44
+const (
+	stateBytes = 44
+	// stateUsageBytes follow from usageVersion on.
+	stateUsageBytes = 16
+)
 
 func (s *state) encode() []byte {
-	b := make([]byte, 0, stateBytes)
+	b := make([]byte, 0, stateBytes+stateUsageBytes)
 	b = binary.BigEndian.AppendUint64(b, s.applied)
 	b = binary.BigEndian.AppendUint64(b, uint64(s.lastTime))
 	b = binary.BigEndian.AppendUint64(b, uint64(s.nextIno))
 	b = binary.BigEndian.AppendUint64(b, s.inodes)
 	b = binary.BigEndian.AppendUint64(b, s.nextClient)
-	return binary.BigEndian.AppendUint32(b, s.version)
+	b = binary.BigEndian.AppendUint32(b, s.version)
+	if s.version < usageVersion {
+		return b
+	}
+	b = binary.BigEndian.AppendUint64(b, s.used)
+	return binary.BigEndian.AppendUint64(b, s.limit)
 }
 
 func decodeState(b []byte) (state, error) {
-	if len(b) != stateBytes {
+	if len(b) < stateBytes {
 		return state{}, fmt.Errorf("%w: state record of %d bytes", errCorrupt, len(b))
 	}
-	return state{
+	s := state{
 		applied:    binary.BigEndian.Uint64(b),
 		lastTime:   int64(binary.BigEndian.Uint64(b[8:])),
 		nextIno:    Ino(binary.BigEndian.Uint64(b[16:])),
 		inodes:     binary.BigEndian.Uint64(b[24:]),
 		nextClient: binary.BigEndian.Uint64(b[32:]),
 		version:    binary.BigEndian.Uint32(b[40:]),
-	}, nil
+	}
+	if s.version > MaxVersion {
+		return state{}, fmt.Errorf("volume: state of cluster version %d; this program knows only up to %d: install a newer one", s.version, MaxVersion)
+	}
+	b = b[stateBytes:]
+	switch {
+	case s.version < usageVersion && len(b) == 0:
+	case s.version >= usageVersion && len(b) == stateUsageBytes:
+		s.used, s.limit = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	default:
+		return state{}, fmt.Errorf("%w: state record of version %d with %d bytes too many", errCorrupt, s.version, len(b))
+	}
+	return s, nil
 }
 
 // key9 is a prefix byte and a number.
@@ -146,6 +169,7 @@ func decodeInode(ino Ino, b []byte) (*Inode, error) {
 		rest = rest[copy(n.Verifier[:], rest):]
 	}
 	n.Target = string(rest)
+	n.counted = n.cost()
 	return n, nil
 }
 

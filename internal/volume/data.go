@@ -85,7 +85,7 @@ func (tx *Tx) Write(c *Cred, n *Inode, off uint64, data []byte) (*Inode, Errno) 
 		return nil, ErrFBig
 	}
 	end := off + uint64(len(data))
-	if tx.full && (end > n.Size || n.Sparse) {
+	if tx.full && (end > n.Size || n.Sparse) || !tx.room(more(n, usedAfterWrite(n, off, end))) {
 		return nil, ErrNoSpace
 	}
 	m := *n
@@ -200,10 +200,13 @@ func (tx *Tx) Allocate(n *Inode, off, length uint64) (*Inode, Errno) {
 		return nil, ErrInval
 	case off > MaxFileBytes || length > MaxFileBytes-off:
 		return nil, ErrFBig
-	case tx.full || length > tx.v.allocatable(tx):
+	case tx.full || length > tx.allocatable():
 		return nil, ErrNoSpace
 	}
 	end := off + length
+	if !tx.room(more(n, usedAfterWrite(n, off, end))) {
+		return nil, ErrNoSpace
+	}
 	m := *n
 	if m.Inline && end <= InlineBytes {
 		if end > m.Size {
@@ -228,8 +231,8 @@ func (tx *Tx) Allocate(n *Inode, off, length uint64) (*Inode, Errno) {
 
 // allocatable is how much ALLOCATE may ask for: the space that the replicated figures show, so that no client can make a
 // replica run out of space by one call; all there is while no figures are known.
-func (v *Volume) allocatable(tx *Tx) uint64 {
-	s := tx.FSStat()
+func (tx *Tx) allocatable() uint64 {
+	s := tx.hostSpace()
 	if s.TotalBytes == 0 {
 		return MaxFileBytes
 	}

@@ -80,6 +80,7 @@ func TestEntriesThatStopTheReplica(t *testing.T) {
 		{"short command", Entry{Kind: EntryCommand, Payload: []byte{1}}, ErrBadEntry},
 		{"bad exports", Entry{Kind: EntryExports, Payload: []byte{1}}, ErrBadEntry},
 		{"bad space", Entry{Kind: EntrySpace}, ErrBadEntry},
+		{"bad limit", Entry{Kind: EntryLimit, Payload: []byte{1}}, ErrBadEntry},
 		{"bad client", Entry{Kind: EntryClient}, ErrBadEntry},
 	} {
 		if _, err := h.applyEntry(test.e); !errors.Is(err, test.want) {
@@ -123,7 +124,7 @@ func TestVersionAndSpace(t *testing.T) {
 		if s := tx.FSStat(); s.TotalBytes != 1000 || s.FreeBytes != 400 || s.AvailBytes != 400 || s.TotalFiles-s.FreeFiles != 1 {
 			t.Errorf("space in apply %+v", s)
 		}
-		if tx.Version() != 1 {
+		if tx.Version() != formatVersion {
 			t.Errorf("version %d", tx.Version())
 		}
 	})

@@ -21,6 +21,7 @@ const (
 	EntryVersion EntryKind = 5 // raises the cluster version: payload u32
 	EntrySpace   EntryKind = 6 // replicated space figures: payload total u64, free u64
 	EntryMark    EntryKind = 7 // changes nothing: a point in the log that replicas compare themselves at
+	EntryLimit   EntryKind = 8 // sets the volume's limit: payload of LimitPayload
 )
 
 // Entry is one command of the log. The encoded header is padded to a multiple of 8 bytes and has room in front of a record: see HeaderBytes.

@@ -108,6 +108,10 @@ func (tx *Tx) setExports(payload []byte) error {
 		return nil
 	}
 	sort.Slice(specs, func(i, j int) bool { return specs[i].Path < specs[j].Path })
+	// The folder of an export is the operator's to make, however full the volume is.
+	limit := tx.state.limit
+	tx.state.limit = 0
+	defer func() { tx.state.limit = limit }()
 	table := make([]Export, 0, len(specs))
 	for i := range specs {
 		root, errno := tx.exportFolder(&specs[i])

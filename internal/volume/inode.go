@@ -59,6 +59,7 @@ func (tx *Tx) current(n *Inode) (*Inode, Errno) {
 func (tx *Tx) touch(n *Inode) {
 	n.Ctime = tx.now
 	n.Change = tx.index
+	tx.count(n)
 	tx.inodes[n.Ino] = n
 }
 
@@ -105,6 +106,7 @@ func (v *Volume) inUse(ino Ino) bool {
 func (tx *Tx) free(n *Inode) {
 	tx.inodes[n.Ino] = nil
 	tx.state.inodes--
+	tx.state.used -= n.counted
 	if n.Type != TypeFile {
 		return
 	}

@@ -216,6 +216,7 @@ func (m *model) compare(t *testing.T, v *Volume) {
 		if got := tx.v.state.inodes; got != uint64(len(m.nodes)) {
 			t.Fatalf("%d inodes, want %d", got, len(m.nodes))
 		}
+		checkUsage(t, tx)
 		for ino, want := range m.nodes {
 			n, errno := tx.Inode(ino, 0)
 			if errno != OK {

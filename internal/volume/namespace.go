@@ -94,7 +94,7 @@ func (tx *Tx) vacant(c *Cred, dir *Inode, name string) (*Inode, Errno) {
 		return nil, errno
 	case found:
 		return nil, ErrExist
-	case tx.full:
+	case tx.full || !tx.room(inodeCost+nameCost):
 		return nil, ErrNoSpace
 	}
 	return dir, permitted(c, dir, permWrite)
@@ -145,6 +145,9 @@ func (tx *Tx) Create(c *Cred, dir *Inode, name string, typ FileType, attr Create
 	if typ == TypeFile && attr.Size != nil && *attr.Size > MaxFileBytes {
 		return nil, ErrFBig
 	}
+	if !tx.room(inodeCost + nameCost + firstUsed(typ, &attr)) {
+		return nil, ErrNoSpace
+	}
 	n := tx.newInode(typ)
 	tx.firstAttributes(c, dir, n, &attr.SetAttr, 0o600)
 	switch typ {
@@ -159,6 +162,17 @@ func (tx *Tx) Create(c *Cred, dir *Inode, name string, typ FileType, attr Create
 		}
 	}
 	return tx.enter(dir, name, n, &attr.SetAttr)
+}
+
+// firstUsed is what Used of a new inode will be, at most.
+func firstUsed(typ FileType, attr *CreateAttr) uint64 {
+	switch {
+	case typ == TypeSymlink:
+		return uint64(len(attr.Target))
+	case typ == TypeFile && attr.Size != nil:
+		return usedAfterResize(&Inode{Inline: true}, *attr.Size)
+	}
+	return 0
 }
 
 // enter gives a new inode its name; if that fails the inode never was.

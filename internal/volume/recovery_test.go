@@ -33,6 +33,8 @@ func randomLog(t testing.TB, seed uint64, length int) (log, replies [][]byte, r 
 			entry = (&Entry{Kind: EntryExports, Payload: EncodeExports([]ExportSpec{{Path: "/x/y"}, {Path: "/a", Mode: 0o700}})}).Encode()
 		case 17:
 			entry = (&Entry{Kind: EntrySpace, Payload: SpacePayload(1<<40, 1<<30+uint64(i))}).Encode()
+		case 19: // tight now and then, below what is used at times
+			entry = (&Entry{Kind: EntryLimit, Payload: LimitPayload(uint64(i%4) * 64 << 10)}).Encode()
 		default:
 			c := g.next()
 			entry = c.entry(int64(i))

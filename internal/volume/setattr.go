@@ -27,6 +27,9 @@ func (tx *Tx) SetAttr(c *Cred, n *Inode, attr SetAttr, canWrite bool) (*Inode, E
 	if errno := tx.maySetAttr(c, n, &attr, canWrite); errno != OK {
 		return nil, errno
 	}
+	if attr.Size != nil && !tx.room(more(n, usedAfterResize(n, *attr.Size))) {
+		return nil, ErrNoSpace
+	}
 	m := *n
 	m.HasVerifier, m.Verifier = false, [8]byte{}
 	m.Mode = modeAfter(c, n, &attr)

@@ -157,8 +157,16 @@ const maxFiles = 1 << 40
 // ReplicatedSpace returns the figures of the last EntrySpace: total and free bytes.
 func (tx *Tx) ReplicatedSpace() FSStat { return tx.v.space }
 
-// FSStat returns space figures: live on a read Tx, the replicated figures of the last EntrySpace in Apply.
+// FSStat returns space figures: those of the volume's limit if it has one, else those of the host: live on a read Tx, the replicated figures of
+// the last EntrySpace in Apply.
 func (tx *Tx) FSStat() FSStat {
+	if tx.writable {
+		return tx.state.limited(tx.hostSpace())
+	}
+	return tx.v.state.limited(tx.hostSpace())
+}
+
+func (tx *Tx) hostSpace() FSStat {
 	if tx.writable {
 		s := tx.v.space
 		if tx.space != nil {

@@ -63,6 +63,8 @@ type Inode struct {
 	Verifier [8]byte
 	// HasVerifier tells that Verifier is set; it is cleared by the first SETATTR or WRITE that follows.
 	HasVerifier bool
+
+	counted uint64 // what it counts for in state.used; not stored, as it is what the stored inode costs
 }
 
 // Cred is whom an operation runs as, after squashing.

@@ -13,8 +13,12 @@ import (
 	"holdfast/internal/xdr"
 )
 
-// MaxVersion is the newest cluster version that this program understands; see EntryVersion. Version 1 is that of the first release.
-const MaxVersion = 1
+// MaxVersion is the newest cluster version that this program understands; see EntryVersion. Version 1 was that before the first release; version 2
+// counts what a volume uses, for limits.
+const MaxVersion = 2
+
+// formatVersion is the cluster version of a new volume: that of the first release, which all programs know.
+const formatVersion = 2
 
 // ErrInvalid is returned when the replica's state is unusable because an Install did not finish; another Install mends it.
 var ErrInvalid = errors.New("volume: the state of this replica is incomplete; it needs a snapshot")
@@ -100,9 +104,6 @@ func (v *Volume) load() error {
 	if err != nil {
 		return err
 	}
-	if v.state.version > MaxVersion {
-		return fmt.Errorf("state of cluster version %d; this program knows only up to %d", v.state.version, MaxVersion)
-	}
 	if err := v.loadRecords(); err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func (v *Volume) loadRecords() error {
 // format makes the empty file system. It depends on nothing, so that replicas that start empty start equal.
 func (v *Volume) format() error {
 	root := &Inode{Ino: RootIno, Gen: 1, Type: TypeDir, Mode: 0o755, Nlink: 2, Parent: RootIno}
-	v.state = state{nextIno: RootIno + 1, inodes: 1, version: 1}
+	v.state = state{nextIno: RootIno + 1, inodes: 1, version: formatVersion, used: root.cost()}
 	var b store.Batch
 	b.Set(inodeKey(RootIno), encodeInode(root))
 	b.Set(keyState, v.state.encode())
