@@ -1,0 +1,12 @@
+package cli
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// Command returns the tree of commands as Main runs it, for programs that describe it: manual pages and shell completions are made from it.
+func Command(version string) *cobra.Command {
+	return newRoot(version, io.Discard, io.Discard)
+}
