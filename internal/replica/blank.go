@@ -42,6 +42,9 @@ func (c *Core) answerProbe(m *Message) {
 	if len(m.Context) != 8 {
 		return
 	}
+	if c.confIndex > 0 {
+		return // the membership has changed since, so the answers of the first members say nothing: a lost member has to be replaced by a new one
+	}
 	members := hashMembers(c.cfg.Peers)
 	if m.LogTerm != members {
 		c.warnMembers(m.From)

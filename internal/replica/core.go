@@ -28,7 +28,7 @@ var (
 type CoreConfig struct {
 	// ID is this replica's number in the group, not 0.
 	ID uint64
-	// Peers are the members of the group's first configuration, this one included; the same everywhere.
+	// Peers are the members of the group's first configuration; the same everywhere. A replica without Meta must be among them.
 	Peers  []uint64
 	Timing Timing
 	// Log is the stable log.
@@ -107,8 +107,15 @@ type Core struct {
 	// conf contains the membership changes up to confIndex.
 	conf      raftpb.ConfState
 	confIndex uint64
+	// confStable is a confIndex of which this replica will know after a restart that it is committed; confWrite: that is to be written.
+	confStable uint64
+	confWrite  bool
 	// recover is the term of which an entry must be in the stable log before this replica votes; 0 if it may.
 	recover uint64
+	// joining: this replica has not yet been in any configuration that it knew of since it started, so it does not vote.
+	joining bool
+	// reluctant: see SetReluctant.
+	reluctant bool
 	// proposedBytes are those proposed in this term and not applied.
 	proposedBytes uint64
 	// sends are the snapshots being sent: the index from which on the log is kept for each receiver.
@@ -145,8 +152,8 @@ func NewCore(now int64, cfg CoreConfig) (*Core, error) {
 	if err := cfg.Timing.validate(); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(cfg.Peers, cfg.ID) {
-		return nil, fmt.Errorf("replica: %d is not among the members %v", cfg.ID, cfg.Peers)
+	if cfg.Meta == nil && !slices.Contains(cfg.Peers, cfg.ID) {
+		return nil, fmt.Errorf("replica: %d is not among the first members %v and has no state: it has to be added as a new member", cfg.ID, cfg.Peers)
 	}
 	cfg.Peers = slices.Clone(cfg.Peers)
 	slices.Sort(cfg.Peers)
@@ -220,6 +227,7 @@ func (c *Core) enter(m Meta, hs raftpb.HardState) error {
 	c.rn = rn
 	st := rn.BasicStatus()
 	c.state = state{role: st.RaftState, term: st.Term, lead: st.Lead}
+	c.joining = true
 	c.setMembers()
 	return nil
 }
@@ -237,6 +245,8 @@ func (c *Core) setMembers() {
 	m := slices.Concat(c.conf.Voters, c.conf.VotersOutgoing, c.conf.Learners, c.conf.LearnersNext)
 	slices.Sort(m)
 	c.members = slices.Compact(m)
+	c.joining = c.joining && !slices.Contains(c.members, c.cfg.ID)
+	c.confWrite = c.confIndex > 0
 	// A lease counts the promises of the new voters only (DESIGN.md, "Membership").
 	c.lease.end = 0
 	c.renewLease()
@@ -252,10 +262,17 @@ func (c *Core) peer(id uint64) *peer {
 	return p
 }
 
-// known reports whether a message may come from id: from the members, and from those of the first configuration, so that a member that does
-// not know of a change yet still hears of it.
-func (c *Core) known(id uint64) bool {
-	return id != c.cfg.ID && (slices.Contains(c.members, id) || slices.Contains(c.cfg.Peers, id))
+// known reports whether a message may come from id. That is any other node of the cluster, which the transport has made sure of: a member may have been added by
+// an entry that did not come here yet, and a replica that joins hears of the group from whoever leads it.
+func (c *Core) known(id uint64) bool { return id != c.cfg.ID && id != 0 }
+
+// forgetPeers drops what was noted about those that are no members any more.
+func (c *Core) forgetPeers() {
+	for id := range c.peers {
+		if !slices.Contains(c.members, id) && !slices.Contains(c.cfg.Peers, id) {
+			delete(c.peers, id)
+		}
+	}
 }
 
 // Tick tells the time. It should be called every Timing.Tick.

@@ -275,12 +275,13 @@ func TestTimingMustFit(t *testing.T) {
 	}
 }
 
-func TestStrangersAreNotHeard(t *testing.T) {
+func TestStrangeMessagesAreNotHeard(t *testing.T) {
 	s := calm(t, 12, 3)
 	c := s.nodes[0].core
 	before := c.state
 	for _, m := range []Message{
-		{Type: raftpb.MsgApp, From: 9, To: 1, Term: 99},
+		{Type: raftpb.MsgApp, From: 1, To: 1, Term: 99},
+		{Type: raftpb.MsgApp, From: 0, To: 1, Term: 99},
 		{Type: raftpb.MsgApp, From: 2, To: 3, Term: 99},
 		{Type: raftpb.MsgProp, From: 2, To: 1, Entries: []raftpb.Entry{{Data: []byte("x")}}},
 		{Type: raftpb.MsgSnap, From: 2, To: 1, Term: 99},

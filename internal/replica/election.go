@@ -38,10 +38,10 @@ func (c *Core) tickElection() {
 	if c.election.gone {
 		due = min(due, c.lease.promisedUntil+c.stagger())
 	}
-	if c.install.needed {
-		due += 2 * c.electionTimeout() // whoever can serve goes first
+	if c.install.needed || c.reluctant {
+		due += 2 * c.electionTimeout() // whoever can serve, and is meant to, goes first
 	}
-	if c.now < due || !c.mayLead() || !slices.Contains(c.members, c.cfg.ID) {
+	if c.now < due || !c.mayLead() || !c.inVoters(c.cfg.ID) {
 		return
 	}
 	c.campaign()
@@ -55,6 +55,10 @@ func (c *Core) campaign() {
 		c.cfg.Logger.Warn("cannot campaign", "err", err)
 	}
 }
+
+// SetReluctant tells whether this replica should rather not lead, as one on a node in standby: then it campaigns later than the others, and a leader that hands
+// over to whoever is best does not pick it.
+func (c *Core) SetReluctant(reluctant bool) { c.reluctant = reluctant }
 
 // stagger keeps the followers of a dead leader from campaigning at the same moment: they go in the order of their numbers, two ticks apart.
 func (c *Core) stagger() int64 {
@@ -86,6 +90,9 @@ func (c *Core) PeerGone(now int64, id uint64) {
 func (c *Core) admitVote(m *Message) bool {
 	if c.recover != 0 && !c.onlyOther(m.From) {
 		return false // a vote or an acknowledgement that this replica forgot may count already
+	}
+	if c.joining {
+		return false // it may have been a member before, and forgotten it (DESIGN.md, "Membership")
 	}
 	if string(m.Context) == campaignTransfer && m.Type == raftpb.MsgVote {
 		return true

@@ -40,7 +40,7 @@ func (c *Core) TransferLeader(now int64, to uint64) (uint64, error) {
 	if c.transfer.active {
 		return 0, ErrTransferring
 	}
-	to, err := c.successor(to)
+	to, err := c.successor(to, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -53,19 +53,13 @@ func (c *Core) TransferLeader(now int64, to uint64) (uint64, error) {
 // Transferring reports whether a transfer is under way, and if not, how the last one failed (nil if it did not).
 func (c *Core) Transferring() (bool, error) { return c.transfer.active, c.transfer.err }
 
-// successor picks who can take over: it must vote, be heard of, have a state, and replicate without a gap; the further its log, the better.
-func (c *Core) successor(want uint64) (uint64, error) {
-	best, bestMatch := uint64(0), uint64(0)
-	c.rn.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
-		p := c.peers[id]
-		if id == c.cfg.ID || typ == raft.ProgressTypeLearner || p == nil || (want != 0 && id != want) {
-			return
-		}
-		fresh := c.now-p.seen < c.electionTimeout()
-		if fresh && p.report.flags == 0 && pr.State == tracker.StateReplicate && (best == 0 || pr.Match > bestMatch) {
-			best, bestMatch = id, pr.Match
-		}
-	})
+// successor picks who can take over: it must vote, be heard of, have a state, and replicate without a gap; the further its log, the better. One that would rather
+// not lead is not picked, unless it is named or reluctant is among the flags that are tolerated.
+func (c *Core) successor(want uint64, tolerated byte) (uint64, error) {
+	if want != 0 {
+		tolerated |= flagReluctant
+	}
+	best := c.bestSuccessor(tolerated, func(id uint64) bool { return want == 0 || id == want })
 	switch {
 	case best != 0:
 		return best, nil
@@ -73,6 +67,22 @@ func (c *Core) successor(want uint64) (uint64, error) {
 		return 0, fmt.Errorf("%w: %d is not in sync", ErrNoSuccessor, want)
 	}
 	return 0, ErrNoSuccessor
+}
+
+// bestSuccessor returns the best of those that are allowed, 0 if none is able.
+func (c *Core) bestSuccessor(tolerated byte, allowed func(id uint64) bool) uint64 {
+	best, bestMatch := uint64(0), uint64(0)
+	c.rn.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
+		p := c.peers[id]
+		if id == c.cfg.ID || typ == raft.ProgressTypeLearner || p == nil || !allowed(id) {
+			return
+		}
+		fresh := c.now-p.seen < c.electionTimeout()
+		if fresh && p.report.flags&^tolerated == 0 && pr.State == tracker.StateReplicate && (best == 0 || pr.Match > bestMatch) {
+			best, bestMatch = id, pr.Match
+		}
+	})
+	return best
 }
 
 func (c *Core) electionTimeout() int64 { return int64(c.cfg.Timing.ElectionTicks) * c.tick }
@@ -106,7 +116,7 @@ func (c *Core) tickStandIn() {
 	if !c.install.needed || c.transfer.active || c.state.role != raft.StateLeader {
 		return
 	}
-	to, err := c.successor(0)
+	to, err := c.successor(0, flagReluctant)
 	if err != nil || c.rn.Status().Progress[to].Match < c.last {
 		return // later
 	}

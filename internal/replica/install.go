@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -44,6 +45,9 @@ func (c *Core) snapshotSource() (raftpb.Snapshot, error) {
 
 // offerSnapshot sends a snapshot to a member whose log is fine and whose state machine is not.
 func (c *Core) offerSnapshot(to uint64) {
+	if !slices.Contains(c.members, to) {
+		return
+	}
 	if _, busy := c.sends[to]; busy || c.install.needed || len(c.sends) >= maxSnapshotSends || c.now < c.peer(to).retry {
 		return
 	}

@@ -30,13 +30,15 @@ type lease struct {
 }
 
 // Context of a MsgHeartbeat: the leader's clock and the length of the promise asked for, in ns.
-// Context of a MsgHeartbeatResp: the clock value returned (0: no promise), the sender's applied index, flags, and its report.
+// Context of a MsgHeartbeatResp: the clock value returned (0: no promise), the sender's applied index, the index of the last change of membership that it durably
+// knows to be committed, flags, and its report.
 const (
 	heartbeatBytes = 16
-	echoBytes      = 17
+	echoBytes      = 25
 
 	flagNeedsSnapshot = 1 // the state machine holds nothing valid
 	flagRecovering    = 2 // may not vote or lead yet
+	flagReluctant     = 4 // should rather not lead
 )
 
 // MaxReportBytes is the most that SetReport takes.
@@ -45,6 +47,7 @@ const MaxReportBytes = 64
 // peerReport is what a member says about itself in its answers to heartbeats.
 type peerReport struct {
 	applied uint64
+	conf    uint64
 	flags   byte
 	report  []byte
 }
@@ -88,9 +91,13 @@ func (c *Core) echoContext(heartbeat []byte) []byte {
 	if c.recover != 0 {
 		flags |= flagRecovering
 	}
+	if c.reluctant {
+		flags |= flagReluctant
+	}
 	b := make([]byte, 0, echoBytes+len(c.report))
 	b = binary.BigEndian.AppendUint64(b, sent)
 	b = binary.BigEndian.AppendUint64(b, c.applied)
+	b = binary.BigEndian.AppendUint64(b, c.confStable)
 	b = append(b, flags)
 	return append(b, c.report...)
 }
@@ -103,7 +110,8 @@ func (c *Core) takeEcho(m *Message) {
 	p := c.peer(m.From)
 	p.report = peerReport{
 		applied: binary.BigEndian.Uint64(m.Context[8:]),
-		flags:   m.Context[16],
+		conf:    binary.BigEndian.Uint64(m.Context[16:]),
+		flags:   m.Context[24],
 		report:  slices.Clone(m.Context[echoBytes:min(len(m.Context), echoBytes+MaxReportBytes)]),
 	}
 	// A value from the future was not sent by us.

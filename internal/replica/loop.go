@@ -271,6 +271,9 @@ func (r *Replica) dispatch(now int64) {
 	if r.failed.Load() != nil || r.ctx.Err() != nil {
 		r.servingUntil.Store(0)
 	}
+	if r.core.confIndex != r.votersIndex {
+		r.publishVoters()
+	}
 	for _, e := range out.Events {
 		switch e.Kind {
 		case LeaderReady:

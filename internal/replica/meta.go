@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -30,6 +31,11 @@ type ConfState struct {
 	VotersOutgoing []uint64 `json:"votersOutgoing,omitempty"`
 	LearnersNext   []uint64 `json:"learnersNext,omitempty"`
 	AutoLeave      bool     `json:"autoLeave,omitempty"`
+}
+
+// has reports whether id is a voter, in one half at least, or a learner.
+func (c ConfState) has(id uint64) bool {
+	return slices.Contains(c.Voters, id) || slices.Contains(c.VotersOutgoing, id) || slices.Contains(c.Learners, id)
 }
 
 // InstallMeta is a SnapshotMeta as Meta stores it.

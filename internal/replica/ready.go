@@ -46,6 +46,11 @@ func (c *Core) collect() {
 			panic(fmt.Sprintf("replica: raft asks for votes in term %d without writing the term", c.state.term))
 		}
 	}
+	if c.confWrite {
+		// Commit indexes are not synced otherwise. This one is, so that members that are gone are not asked for again after a restart.
+		c.confWrite = false
+		c.out.Appends = append(c.out.Appends, AppendWork{HardState: c.rn.BasicStatus().HardState, Sync: true, conf: c.confIndex})
+	}
 	if !c.install.active && !c.install.needed {
 		for _, w := range c.install.holding {
 			c.out.Applies = append(c.out.Applies, w)
@@ -126,6 +131,7 @@ func (c *Core) AppendDone(now int64, w *AppendWork) {
 	if n := len(w.Entries); n > 0 {
 		c.noteStable(w.Entries[n-1].Term)
 	}
+	c.confStable = max(c.confStable, w.conf)
 	for _, m := range w.responses {
 		if m.To != c.cfg.ID {
 			c.dress(&m)
@@ -172,11 +178,7 @@ func (c *Core) applyConf(e *raftpb.Entry) {
 	}
 	c.conf, c.confIndex = *c.rn.ApplyConfChange(cc), e.Index
 	c.setMembers()
-	for id := range c.peers {
-		if !c.known(id) {
-			delete(c.peers, id)
-		}
-	}
+	c.forgetPeers()
 }
 
 func decodeConfChange(e *raftpb.Entry) (raftpb.ConfChangeV2, error) {

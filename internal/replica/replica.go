@@ -66,9 +66,14 @@ type Transport interface {
 
 // Config is what a Replica needs. ID, Peers, Log, Meta, StateMachine, Transport, Clock and Fatal must be set.
 type Config struct {
-	// ID is this member's number; Peers are the numbers of all, this one included, the same on every member.
+	// ID is this member's number; Peers are those of the group's first members, the same everywhere and for ever. What became of the membership since then
+	// is in the log (SetMembers).
 	ID    uint64
 	Peers []uint64
+	// Fresh tells that this node has never had this group, so that the replica need not ask all others what it may have forgotten (DESIGN.md, "A blank
+	// replica"). If ID is not among Peers it joins: it follows whoever leads and learns of its membership from that. The caller must know it durably, and may note
+	// that it does not hold any more once New has returned; a replica that has state already takes no notice of it.
+	Fresh bool
 	// Timing of all members must be equal. Zero values: DefaultTiming.
 	Timing       Timing
 	Log          Log
@@ -163,6 +168,8 @@ type Replica struct {
 	// servingUntil is Core.ServingUntil as of the last turn of the loop; it is stored before that turn's messages leave.
 	servingUntil atomic.Int64
 	missedTicks  atomic.Uint64
+	// voters are those of the configuration as of the last turn, never nil and never changed in place.
+	voters atomic.Pointer[[]uint64]
 	// checkpointNow is signalled when enough was logged for a checkpoint.
 	checkpointNow  chan struct{}
 	uncheckpointed atomic.Int64
@@ -180,6 +187,8 @@ type Replica struct {
 	pending   [][]byte         // proposals that raft has no room for yet
 	waiters   []func() bool
 	sentBytes map[uint64]*atomic.Int64 // of snapshots being sent
+	// votersIndex is the Core's confIndex as of which voters is.
+	votersIndex uint64
 }
 
 // New reads the log and the state machine and returns a replica that Start sets to work. It repeats with Redo what a crash may have undone, so it takes
@@ -214,6 +223,7 @@ func newReplica(cfg Config, core *Core, start CoreConfig) *Replica {
 	if start.Meta != nil {
 		r.meta.current = *start.Meta
 	}
+	r.publishVoters()
 	r.sizes.every = min(sizeMarkBytes, cfg.RetainBytes/16)
 	r.sizes.start(cfg.Log.LastIndex())
 	return r
@@ -302,6 +312,15 @@ func (r *Replica) proposed() {
 func (r *Replica) SetReport(report []byte) {
 	_ = r.do(func(int64) { r.core.SetReport(report) })
 }
+
+// SetReluctant tells whether this replica should rather not lead, because its node is in standby: then it campaigns later than the others, and Transfer does not
+// pick it unless it is named. A replica that leads goes on leading; hand over with Transfer.
+func (r *Replica) SetReluctant(reluctant bool) {
+	_ = r.do(func(int64) { r.core.SetReluctant(reluctant) })
+}
+
+// Voters returns the voters of the current configuration, sorted. It is cheap.
+func (r *Replica) Voters() []uint64 { return *r.voters.Load() }
 
 // Status describes the replica.
 func (r *Replica) Status() Status {

@@ -37,6 +37,7 @@ type cluster struct {
 	t     testing.TB
 	dir   string
 	addrs map[uint64]string
+	first []uint64 // members of the first configuration; there is an address for one node beyond them, which join starts
 	mu    sync.Mutex
 	nodes map[uint64]*clusterNode
 	tweak func(*Config)
@@ -58,12 +59,18 @@ type clusterNode struct {
 func newCluster(t testing.TB, n int, tweak func(*Config)) *cluster {
 	c := &cluster{t: t, dir: t.TempDir(), addrs: map[uint64]string{}, nodes: map[uint64]*clusterNode{}, tweak: tweak}
 	listeners := map[uint64]net.Listener{}
-	for id := uint64(1); id <= uint64(n); id++ {
+	for id := uint64(1); id <= uint64(n)+1; id++ {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.addrs[id], listeners[id] = ln.Addr().String(), ln
+		c.addrs[id] = ln.Addr().String()
+		if id > uint64(n) {
+			_ = ln.Close()
+			break
+		}
+		listeners[id] = ln
+		c.first = append(c.first, id)
 	}
 	for id, ln := range listeners {
 		c.start(id, ln, newToySM())
@@ -76,12 +83,18 @@ func newCluster(t testing.TB, n int, tweak func(*Config)) *cluster {
 	return c
 }
 
-func (c *cluster) members() []uint64 {
-	var ids []uint64
-	for id := range c.addrs {
-		ids = append(ids, id)
+// join starts a node that is not among the first members and has nothing.
+func (c *cluster) join(id uint64) *clusterNode {
+	c.t.Helper()
+	tweak := c.tweak
+	defer func() { c.tweak = tweak }()
+	c.tweak = func(cfg *Config) {
+		cfg.Fresh = true
+		if tweak != nil {
+			tweak(cfg)
+		}
 	}
-	return ids
+	return c.start(id, nil, newToySM())
 }
 
 func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
@@ -103,7 +116,7 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	}
 	lateGroup := &lateTransport{}
 	cfg := Config{
-		ID: id, Peers: c.members(), Log: n.log, Meta: MetaFile{FS: vfs.OS(), Name: dir + "/replica.json"}, StateMachine: sm,
+		ID: id, Peers: c.first, Log: n.log, Meta: MetaFile{FS: vfs.OS(), Name: dir + "/replica.json"}, StateMachine: sm,
 		Transport: lateGroup, Clock: bootClock{}, Applied: n.applied, Logger: quiet,
 		Event: func(e Event) {
 			n.events <- e

@@ -287,6 +287,10 @@ func (r *Replica) installStream(in InstallMeta, since uint64, stream io.Reader, 
 	if in.Index <= since || in.Term == 0 || len(in.Conf.Voters) == 0 {
 		return nil, fmt.Errorf("%w: index %d, term %d, %d voters", errSnapshotProtocol, in.Index, in.Term, len(in.Conf.Voters))
 	}
+	if !in.Conf.has(r.cfg.ID) {
+		// The log would not take it: raft installs nothing where it is not a member.
+		return nil, fmt.Errorf("%w: %d is not a member any more", ErrSnapshotRefused, r.cfg.ID)
+	}
 	if err := r.meta.update(func(m *Meta) { m.Installing = &in }); err != nil {
 		r.fail(err)
 		return nil, err

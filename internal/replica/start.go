@@ -3,11 +3,14 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/confchange"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
+
+	"holdfast/internal/wal"
 )
 
 var (
@@ -27,13 +30,15 @@ func load(cfg Config) (CoreConfig, error) {
 	if err != nil {
 		return start, err
 	}
-	if meta == nil {
-		if log.LastIndex() != 0 || !raft.IsEmptyHardState(start.HardState) || start.Applied != 0 {
-			return start, errNoMeta
-		}
+	nothing := log.LastIndex() == 0 && raft.IsEmptyHardState(start.HardState) && start.Applied == 0
+	switch {
+	case nothing && cfg.Fresh:
+		return begin(cfg, start)
+	case meta == nil && !nothing:
+		return start, errNoMeta
+	case meta == nil:
 		return start, nil
-	}
-	if log.LastIndex() == 0 && raft.IsEmptyHardState(start.HardState) && start.Applied == 0 {
+	case nothing:
 		// It died on its way in, before the term that it was to enter in was durable; without that it could vote again where it may have voted before
 		// it lost its disk. So it is blank still.
 		return start, nil
@@ -53,6 +58,20 @@ func load(cfg Config) (CoreConfig, error) {
 		return start, err
 	}
 	return start, redo(cfg)
+}
+
+// begin makes a replica that its node has never had (Config.Fresh) a durable one: it has a Meta, and a term, after which it is not blank any more.
+func begin(cfg Config, start CoreConfig) (CoreConfig, error) {
+	m := Meta{Conf: ConfState{Voters: slices.Sorted(slices.Values(cfg.Peers))}}
+	if err := cfg.Meta.Save(&m); err != nil {
+		return start, err
+	}
+	start.HardState = raftpb.HardState{Term: 1}
+	if err := cfg.Log.Append(wal.Batch{HardState: start.HardState}); err != nil {
+		return start, fmt.Errorf("begin the log: %w", err)
+	}
+	start.Meta = &m
+	return start, nil
 }
 
 // finishInstall does what is left to do if the process died after the installation of a snapshot, before the log and the meta knew of it.

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
 )
@@ -36,8 +38,14 @@ type Status struct {
 	Transferring bool
 	// NeedsSnapshot: the state machine holds nothing valid. Recovering: it may not vote or lead before its log has caught up.
 	NeedsSnapshot, Recovering bool
-	Voters                    []uint64
-	Peers                     []PeerStatus
+	// Voters and Learners are the configuration as of the entry ConfIndex. While it is Joint, on its way from one set of voters to another, Outgoing are those of before, and
+	// decisions take a majority of both.
+	Voters, Outgoing, Learners []uint64
+	Joint                      bool
+	ConfIndex                  uint64
+	// Reluctant: see SetReluctant.
+	Reluctant bool
+	Peers     []PeerStatus
 	// MissedTicks counts ticks that came late by a tick or more since the start; the driver fills it in, as it does Installing.
 	MissedTicks uint64
 	Installing  bool
@@ -52,6 +60,8 @@ type PeerStatus struct {
 	Active bool
 	SeenNS int64
 	Voter  bool
+	// Learner: it gets everything and has no vote, as a member that is being added does until it has caught up.
+	Learner bool
 	// Match is the last index known to be in its log, Lag how many entries it lacks, Applied what its state machine has.
 	Match, Lag, Applied uint64
 	// InSync: it is sent entries as they come and lacks none that is committed.
@@ -61,6 +71,8 @@ type PeerStatus struct {
 	NeedsSnapshot bool
 	Recovering    bool
 	Blank         bool
+	// Reluctant: it would rather not lead.
+	Reluctant bool
 	// Report is what its SetReport was given.
 	Report []byte
 }
@@ -72,7 +84,8 @@ func (c *Core) Status(now int64) Status {
 		First: c.cfg.Log.FirstIndex(), Last: c.last, Applied: c.applied,
 		Serving: c.Serving(now), Transferring: c.transfer.active,
 		NeedsSnapshot: c.install.needed, Recovering: c.recover != 0, Installing: c.install.active,
-		Voters: c.voters[0],
+		Voters: c.voters[0], Outgoing: c.voters[1], Learners: c.conf.Learners, Joint: len(c.voters[1]) > 0, ConfIndex: c.confIndex,
+		Reluctant: c.reluctant,
 	}
 	if end := c.ServingUntil(); end > now {
 		s.LeaseNS = end - now
@@ -103,7 +116,7 @@ func (c *Core) Status(now int64) Status {
 }
 
 func (c *Core) peerStatus(now int64, id uint64, progress map[uint64]tracker.Progress, commit uint64) PeerStatus {
-	ps := PeerStatus{ID: id, SeenNS: -1, Voter: c.inVoters(id)}
+	ps := PeerStatus{ID: id, SeenNS: -1, Voter: c.inVoters(id), Learner: slices.Contains(c.conf.Learners, id)}
 	if p := c.peers[id]; p != nil && p.seen != 0 {
 		ps.SeenNS = now - p.seen
 		ps.Active = ps.SeenNS < c.electionTimeout()
@@ -111,6 +124,7 @@ func (c *Core) peerStatus(now int64, id uint64, progress map[uint64]tracker.Prog
 		ps.Applied, ps.Report = p.report.applied, p.report.report
 		ps.NeedsSnapshot = p.report.flags&flagNeedsSnapshot != 0
 		ps.Recovering = p.report.flags&flagRecovering != 0
+		ps.Reluctant = p.report.flags&flagReluctant != 0
 	}
 	_, ps.Snapshot = c.sends[id]
 	if pr, ok := progress[id]; ok {

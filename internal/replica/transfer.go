@@ -3,8 +3,6 @@ package replica
 import (
 	"context"
 	"fmt"
-
-	"go.etcd.io/raft/v3"
 )
 
 // Transfer hands leadership to a member, or to the best if to is 0, and returns when that member is known to lead. Propose refuses from now on; what it accepted
@@ -33,9 +31,7 @@ func (r *Replica) Transfer(ctx context.Context, to uint64) error {
 }
 
 // leading reports whether this replica may take proposals.
-func (r *Replica) leading() bool {
-	return r.core.state.role == raft.StateLeader && r.core.lease.ready
-}
+func (r *Replica) leading() bool { return r.core.leads() }
 
 // transferCall is one call of Transfer, as the run loop moves it on.
 type transferCall struct {

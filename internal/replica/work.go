@@ -58,6 +58,7 @@ type AppendWork struct {
 	Sync bool
 
 	responses []Message
+	conf      uint64 // the index of a change of membership that HardState says is committed
 }
 
 // commitOnly reports whether there is nothing to do for w.
