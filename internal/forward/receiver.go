@@ -12,7 +12,7 @@ import (
 	"holdfast/internal/rpc"
 )
 
-// DefaultHeaderTimeout is how long a stream may take to say whose it is, and to take the answer.
+// DefaultHeaderTimeout is how long a stream may take to say whose it is, and then to take the answer.
 const DefaultHeaderTimeout = 5 * time.Second
 
 // ReceiverConfig says what a Receiver hands connections to, and its limits. Zero values stand for the defaults.
@@ -89,6 +89,9 @@ func (r *Receiver) admit(ctx context.Context, stream net.Conn) (serve func(conte
 		if serve = r.cfg.Server(h.Volume); serve == nil {
 			answer = statusNotServing
 		}
+	}
+	if err := stream.SetDeadline(time.Now().Add(r.cfg.HeaderTimeout)); err != nil {
+		return nil, nil, err
 	}
 	if _, err := stream.Write([]byte{byte(answer)}); err != nil && headerErr == nil {
 		return nil, nil, fmt.Errorf("answer it: %w", err)
