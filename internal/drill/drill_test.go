@@ -232,7 +232,7 @@ func TestRun(t *testing.T) {
 				if tt.want != "" {
 					return
 				}
-				if len(res.Outages) != 1 || res.Outages[0].OutageMS < millis(outage) || res.Outages[0].OutageMS > millis(outage+10*time.Millisecond) {
+				if len(res.Outages) != 1 || res.Outages[0].OutageMS < millis(outage-2*time.Millisecond) || res.Outages[0].OutageMS > millis(outage+10*time.Millisecond) {
 					t.Errorf("outages %+v, want %v", res.Outages, outage)
 				}
 				if res.Writes < 50 || res.TypicalMS != 1 || res.Reconnects != 1 {
