@@ -16,6 +16,12 @@ import (
 // defaulter is a struct that has values before its keys are read.
 type defaulter interface{ setDefaults() }
 
+// hinter is a struct that knows of keys that people may expect in it but that belong elsewhere.
+type hinter interface {
+	// hint says what to do instead, or nothing.
+	hint(key string) string
+}
+
 // place is where in the file a value is.
 type place struct{ line, column int }
 
@@ -28,6 +34,10 @@ type decoder struct {
 	bad     map[string]bool  // keys that an error is about already
 	anchors map[string]ast.Node
 	depth   int
+	// optional says that the file may be empty.
+	optional bool
+	// placeless says that the text was made from values: it is their keys that a person knows, not its lines.
+	placeless bool
 }
 
 // maxDepth bounds nesting, aliases of aliases included; the schema needs a tenth of it.
@@ -69,6 +79,20 @@ func (d *decoder) failAt(key, format string, args ...any) {
 	}
 }
 
+// result returns what was wrong as Errors in the order of the lines, or nil.
+func (d *decoder) result() error {
+	if len(d.errs) == 0 {
+		return nil
+	}
+	d.errs.sort()
+	if d.placeless {
+		for _, e := range d.errs {
+			e.Line, e.Column, e.Source = 0, 0, ""
+		}
+	}
+	return d.errs
+}
+
 // has reports whether the file gives a value for key, be it a wrong one.
 func (d *decoder) has(key string) bool {
 	_, ok := d.places[key]
@@ -88,6 +112,9 @@ func (d *decoder) parse(text []byte, v any) {
 			if at.line > 0 && at.line <= len(d.lines) && strings.HasPrefix(d.lines[at.line-1], "\t") {
 				message += "; YAML is indented with spaces only"
 			}
+			if strings.Contains(message, "not allowed in this context") {
+				message += "; is the line indented as those above it are?"
+			}
 			d.fail(at, "", "%s", message)
 			return
 		}
@@ -101,11 +128,16 @@ func (d *decoder) parse(text []byte, v any) {
 		case body == nil:
 			body = doc.Body
 		default:
-			d.fail(placeOf(doc.Body.GetToken()), "", "a second document begins here; the file has one")
+			d.fail(placeOfNode(doc.Body), "", "a second document begins here; the file has one")
 		}
 	}
 	if body == nil {
-		d.fail(place{}, "", "the file is empty")
+		if s, ok := v.(defaulter); ok {
+			s.setDefaults()
+		}
+		if !d.optional {
+			d.fail(place{}, "", "the file is empty")
+		}
 		return
 	}
 	d.value(body, reflect.ValueOf(v).Elem(), "")
@@ -290,7 +322,9 @@ func (d *decoder) pair(pair *ast.MappingValueNode, v reflect.Value, parent strin
 	field := fieldOf(v, name)
 	if !field.IsValid() {
 		known := keysOf(v.Type())
-		if meant := nearest(name, known); meant != "" {
+		if h, ok := v.Addr().Interface().(hinter); ok && h.hint(name) != "" {
+			d.fail(at, key, "unknown key; %s", h.hint(name))
+		} else if meant := nearest(name, known); meant != "" {
 			d.fail(at, key, "unknown key; did you mean %q?", meant)
 			d.mistyped(parent, meant, at)
 		} else {

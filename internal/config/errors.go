@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,24 +10,27 @@ import (
 
 // Error is one thing that is wrong with a file.
 type Error struct {
-	File         string
-	Line, Column int    // from 1; 0 when the error is about the file as a whole
-	Key          string // where in the file, such as volumes[0].exports[1].path; may be empty
-	Message      string
-	Source       string // the line
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"` // from 1; 0 when the error is about the file as a whole, or about values that are in no file
+	Column  int    `json:"column,omitempty"`
+	Key     string `json:"key,omitempty"` // where in the file, such as volumes[0].exports[1].path; may be empty
+	Message string `json:"message"`
+	Source  string `json:"source,omitempty"` // the line
 }
 
-// Error returns "file:line:column: key: message" and, below it, the source line with a mark under the column.
+// Error returns "file:line:column: key: message", less what is not known, and, below it, the source line with a mark under the column.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
 	if e.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", e.Line, e.Column)
 	}
-	if e.Key != "" {
-		b.WriteString(": " + e.Key)
+	for _, part := range []string{e.Key, e.Message} {
+		if part != "" && b.Len() > 0 {
+			b.WriteString(": ")
+		}
+		b.WriteString(part)
 	}
-	b.WriteString(": " + e.Message)
 	if e.Line > 0 {
 		number := fmt.Sprint(e.Line)
 		mark := []rune(strings.Repeat(" ", e.Column-1))
@@ -53,6 +57,27 @@ func (e Errors) Error() string {
 	return strings.Join(text, "\n")
 }
 
+// Locate adds file, line and source line to errors about keys, as those that Validate, CheckAgainst or another machine returned, where the
+// text gives these keys. Errors of another kind it returns as they are.
+func Locate(file string, text []byte, err error) error {
+	var errs Errors
+	if !errors.As(err, &errs) {
+		return err
+	}
+	known := newDecoder(file, text)
+	known.parse(text, new(Spec))
+	d := newDecoder(file, text)
+	d.places = known.places
+	for _, e := range errs {
+		if e.Line > 0 || e.Key == "" {
+			d.errs = append(d.errs, e)
+			continue
+		}
+		d.failAt(e.Key, "%s", e.Message)
+	}
+	return d.result()
+}
+
 func (e Errors) sort() {
 	slices.SortStableFunc(e, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -63,7 +88,7 @@ func (e Errors) sort() {
 func nearest(word string, words []string) string {
 	best, bestDistance := "", max(1, len(word)/3)+1
 	for _, w := range words {
-		if d := distance(strings.ToLower(word), w); d < bestDistance {
+		if d := distance(strings.ToLower(word), w); d < min(bestDistance, len(word)) {
 			best, bestDistance = w, d
 		}
 	}

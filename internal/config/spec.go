@@ -81,8 +81,8 @@ type Address struct {
 	IP Prefix `yaml:"ip" json:"ip,omitzero"`
 	// Device is the network device that gets the address; if empty, the one that is in the address's network.
 	Device string `yaml:"device" json:"device,omitempty"`
-	// Lifetime is how long the kernel keeps the address when nobody renews it.
-	Lifetime Duration `yaml:"lifetime" json:"lifetime"`
+	// Lifetime is how long the kernel keeps an IP address when nobody renews it.
+	Lifetime Duration `yaml:"lifetime" json:"lifetime,omitzero"`
 }
 
 // Export is a folder that clients can mount.
@@ -129,7 +129,7 @@ func NewExport(path string) Export {
 	return e
 }
 
-// Complete gives fields that are zero their defaults, where zero has no meaning of its own.
+// Complete gives fields that are zero their defaults, where zero has no meaning of its own, so that equal volumes are equal values.
 func (v *VolumeSpec) Complete() {
 	if v.Copies == 0 {
 		v.Copies = defaultCopies
@@ -140,7 +140,10 @@ func (v *VolumeSpec) Complete() {
 	if v.Listen == "" {
 		v.Listen = v.defaultListen()
 	}
-	if v.Address.Lifetime == 0 {
+	switch {
+	case v.Address.Kind == AddressListen:
+		v.Address.Lifetime = 0
+	case v.Address.Lifetime == 0:
 		v.Address.Lifetime = Duration(defaultLifetime)
 	}
 	if v.Failback.Policy == "" {

@@ -36,9 +36,8 @@ func Parse(file string, text []byte, node string) (*Config, error) {
 		v := &validator{decoder: d, c: c}
 		v.check()
 	}
-	if len(d.errs) > 0 {
-		d.errs.sort()
-		return nil, d.errs
+	if err := d.result(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,41 +16,12 @@ import (
 	"holdfast/internal/volume"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files of testdata")
-
-// TestWrongFiles compares the errors of each testdata/static/*.yaml with the golden file beside it.
+// TestWrongFiles compares the errors of each wrong file with the golden file beside it.
 func TestWrongFiles(t *testing.T) {
-	files, err := filepath.Glob("testdata/static/*.yaml")
-	if err != nil || len(files) < 20 {
-		t.Fatalf("%d files, %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = Parse(filepath.Base(file), text, "")
-			var errs Errors
-			if !errors.As(err, &errs) {
-				t.Fatalf("want Errors, got %v", err)
-			}
-			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
-			got := err.Error() + "\n"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
+	compareErrors(t, "testdata/static", 20, func(file string, text []byte) error {
+		_, err := Parse(file, text, "")
+		return err
+	})
 }
 
 func mustParse(t *testing.T, text string) *Config {
@@ -193,43 +163,6 @@ func TestAnchors(t *testing.T) {
 	text = strings.Replace(text, "exports: []", "exports: [{path: /w, clients: *all}]", 1)
 	if c := mustParse(t, text); len(c.Volumes[1].Table()[0].Clients) != 1 {
 		t.Errorf("volumes: %+v", c.Volumes)
-	}
-}
-
-func TestScalars(t *testing.T) {
-	for text, want := range map[string]Size{"0": 0, "17": 17, "64MiB": 64 << 20, "1 GiB": 1 << 30, "2kB": 2000, "3TB": 3e12, "8B": 8} {
-		var s Size
-		if err := s.parse(text); err != nil || s != want {
-			t.Errorf("size %q: %d, %v", text, s, err)
-		}
-	}
-	for _, text := range []string{"", "MiB", "-1", "1.5GiB", "64mib", "9999999999TiB", "99999999999999999999"} {
-		var s Size
-		if err := s.parse(text); err == nil {
-			t.Errorf("size %q: %d", text, s)
-		}
-	}
-	for size, want := range map[Size]string{0: "0", 1023: "1023", 4 << 20: "4MiB", 1 << 30: "1GiB", 1536: "1536", 3 << 9 << 10: "1536KiB"} {
-		if got := size.String(); got != want {
-			t.Errorf("%d is written %s, want %s", uint64(size), got, want)
-		}
-	}
-	for text, want := range map[string]Mode{"0755": 0o755, "755": 0o755, "0o1777": 0o1777, "0": 0} {
-		var m Mode
-		if err := m.parse(text); err != nil || m != want {
-			t.Errorf("mode %q: %o, %v", text, m, err)
-		}
-	}
-}
-
-func TestDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"abc", "", 3}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"lisen", "listen", 1}, {"kitten", "sitting", 3}} {
-		if got := distance(c.a, c.b); got != c.want {
-			t.Errorf("%q to %q: %d, want %d", c.a, c.b, got, c.want)
-		}
 	}
 }
 
