@@ -238,7 +238,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestMaxConns checks that connections beyond the limit are reset, at the proxy and at the receiver.
+// TestMaxConns checks that connections beyond the limit are reset, and others not disturbed.
 func TestMaxConns(t *testing.T) {
 	c := newCluster(t, 2, 1, 2)
 	p := c.proxy(t, 1, func(cfg *ProxyConfig) { cfg.MaxConns = 1 })
