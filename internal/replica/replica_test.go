@@ -111,7 +111,7 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	if n.log, err = wal.Open(vfs.OS(), dir+"/log", wal.Options{SegmentBytes: 16 << 20, Spares: 2}); err != nil {
 		c.t.Fatal(err)
 	}
-	if n.tr, err = transport.New(transport.Config{Cluster: "test", ID: id, Peers: c.addrs, Secret: []byte("s"), Logger: quiet}, ln); err != nil {
+	if n.tr, err = transport.New(transport.Config{ID: id, Peers: c.addrs, Dial: dialTCP, Logger: quiet}, ln); err != nil {
 		c.t.Fatal(err)
 	}
 	lateGroup := &lateTransport{}
@@ -136,6 +136,12 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	c.nodes[id] = n
 	c.mu.Unlock()
 	return n
+}
+
+// dialTCP connects without TLS, which is package transport's to test.
+func dialTCP(ctx context.Context, _ uint64, addr string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
 }
 
 type lateTransport struct{ *transport.Group }

@@ -2,10 +2,10 @@ package transport
 
 import (
 	"bufio"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"time"
 
@@ -44,7 +44,7 @@ func (t *Transport) track(conn net.Conn) bool {
 	if t.closed {
 		return false
 	}
-	t.conns[conn] = struct{}{}
+	t.conns[conn] = nil
 	return true
 }
 
@@ -55,58 +55,64 @@ func (t *Transport) untrack(conn net.Conn) {
 	delete(t.conns, conn)
 }
 
+// admit notes whose connection it is; false: the node is no peer any more.
+func (t *Transport) admit(conn net.Conn, p *peer) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.peer(p.id) != p {
+		return false
+	}
+	t.conns[conn] = p
+	return true
+}
+
 // serve does everything for one accepted connection.
 func (t *Transport) serve(conn net.Conn) {
-	h, c, err := t.welcome(conn)
+	h, p, err := t.welcome(conn)
 	if err != nil {
-		if !errors.Is(err, io.EOF) && t.ctx.Err() == nil {
-			t.cfg.Logger.Warn("a connection was turned away", "from", conn.RemoteAddr().String(), "node", h.from, "err", err)
+		level := slog.LevelWarn
+		if errors.Is(err, refusedUnknown) || errors.Is(err, io.EOF) {
+			level = slog.LevelDebug // it tries again and again until it is known here
+		}
+		if t.ctx.Err() == nil {
+			t.cfg.Logger.Log(t.ctx, level, "a connection for raft was turned away", "from", conn.RemoteAddr().String(), "node", h.from, "err", err)
 		}
 		return
 	}
-	p := t.peers[h.from]
+	if !t.admit(conn, p) {
+		return
+	}
 	p.inbound.Add(1)
 	defer p.inbound.Add(-1)
-	r := bufio.NewReaderSize(c, 64<<10)
+	r := bufio.NewReaderSize(conn, 64<<10)
 	if h.kind == kindSnapshot {
-		err = t.serveSnapshot(c, r, h.from)
+		err = t.serveSnapshot(conn, r, h.from)
 	} else {
 		err = t.serveMessages(r, h.from)
 	}
-	if err != nil && !errors.Is(err, io.EOF) && t.ctx.Err() == nil {
+	if err != nil && !errors.Is(err, io.EOF) && p.ctx.Err() == nil {
 		t.cfg.Logger.Info("a connection from a peer ends", "peer", h.from, "kind", h.kind.String(), "err", err)
 	}
 }
 
-// welcome finds out who is on the other side. It returns the connection to use, which may be a TLS one.
-func (t *Transport) welcome(conn net.Conn) (hello, net.Conn, error) {
-	select {
-	case t.greeting <- struct{}{}:
-		defer func() { <-t.greeting }()
-	default:
-		return hello{}, nil, errors.New("transport: too many connections at once that have not said who they are")
-	}
-	t.tune(conn)
+// welcome finds out who is on the other side.
+func (t *Transport) welcome(conn net.Conn) (h hello, p *peer, err error) {
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return hello{}, nil, err
+		return h, nil, err
 	}
-	c := conn
-	if t.cfg.TLS != nil {
-		c = tls.Server(conn, t.cfg.TLS)
-	}
-	h, err := welcome(c, t.cfg.Secret, func(h *hello) refusal {
-		switch {
-		case h.cluster != t.cfg.Cluster:
-			return refusedCluster
-		case h.to != t.cfg.ID || t.peers[h.from] == nil:
+	h, err = welcome(conn, func(h hello) refusal {
+		if h.to != t.cfg.ID || h.from == t.cfg.ID {
 			return refusedIdentity
+		}
+		if p = t.peer(h.from); p == nil {
+			return refusedUnknown
 		}
 		return accepted
 	})
 	if err != nil {
 		return h, nil, err
 	}
-	return h, c, conn.SetDeadline(time.Time{})
+	return h, p, conn.SetDeadline(time.Time{})
 }
 
 // maxBatch bounds how many messages are delivered at once.

@@ -43,13 +43,13 @@ type Stream interface {
 const MaxStreamFrameBytes = 1 << 20
 
 type stream struct {
-	conn  net.Conn
+	w     writer
 	r     *bufio.Reader
 	close func() error
 }
 
 func newStream(conn net.Conn, r *bufio.Reader) *stream {
-	return &stream{conn: conn, r: r, close: sync.OnceValue(conn.Close)}
+	return &stream{w: asWriter(conn), r: r, close: sync.OnceValue(conn.Close)}
 }
 
 func (s *stream) Send(b []byte) error {
@@ -59,9 +59,7 @@ func (s *stream) Send(b []byte) error {
 	var head [frameHeaderBytes]byte
 	binary.BigEndian.PutUint32(head[:], uint32(len(b)))
 	binary.BigEndian.PutUint32(head[4:], crc32.Checksum(b, castagnoli))
-	bufs := net.Buffers{head[:], b}
-	_, err := bufs.WriteTo(s.conn)
-	return err
+	return s.w.WriteBuffers([][]byte{head[:], b})
 }
 
 func (s *stream) Receive() ([]byte, error) { return readFrame(s.r, MaxStreamFrameBytes) }

@@ -1,32 +1,25 @@
 package transport
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"slices"
+
+	"holdfast/internal/identity"
 )
 
 // The hello of a connection:
 //
-//	dialer:   magic "HFT", version u8, kind u8, zero u8 x3, from u64, to u64, nonce 32 bytes, cluster length u8, cluster
-//	acceptor: magic "HFT", version u8, refusal u8, zero u8 x3, nonce 32 bytes, proof 32 bytes
-//	dialer:   proof 32 bytes
-//	acceptor: refusal u8
+//	dialer:   magic "HFT", version u8, kind u8, zero u8 x3, from u64, to u64
+//	acceptor: magic "HFT", version u8, refusal u8, zero u8 x3
 //
-// A proof is HMAC-SHA-256, keyed with the secret, of the side's name and everything that was said before it. An acceptor that refuses in its first answer closes then.
+// An acceptor that refuses closes then.
 const (
-	protocolVersion = 1
+	protocolVersion = 2
 
-	helloBytes  = 8 + 16 + nonceBytes + 1
-	answerBytes = 8 + nonceBytes + sha256.Size
-	nonceBytes  = 32
-	maxCluster  = 255
+	helloBytes  = 8 + 16
+	answerBytes = 8
 )
 
 var magic = [3]byte{'H', 'F', 'T'}
@@ -58,21 +51,18 @@ type refusal byte
 const (
 	accepted refusal = iota
 	refusedVersion
-	refusedCluster
 	refusedIdentity
-	refusedProof
+	refusedUnknown
 )
 
 func (r refusal) Error() string {
 	switch r {
 	case refusedVersion:
 		return "transport: the other side speaks another version of the protocol"
-	case refusedCluster:
-		return "transport: the other side belongs to another cluster"
 	case refusedIdentity:
 		return "transport: the other side has another idea of who is who"
-	case refusedProof:
-		return "transport: the secrets do not match"
+	case refusedUnknown:
+		return "transport: the other side does not know this node as one of its cluster, or not yet"
 	}
 	return "transport: refused"
 }
@@ -84,65 +74,38 @@ var errBadHello = errors.New("transport: the other side does not speak the proto
 type hello struct {
 	kind     kind
 	from, to uint64
-	nonce    [nonceBytes]byte
-	cluster  string
 }
 
-func (h *hello) encode() []byte {
-	b := make([]byte, 0, helloBytes+len(h.cluster))
+func (h hello) encode() []byte {
+	b := make([]byte, 0, helloBytes)
 	b = append(b, magic[:]...)
 	b = append(b, protocolVersion, byte(h.kind), 0, 0, 0)
 	b = binary.BigEndian.AppendUint64(b, h.from)
-	b = binary.BigEndian.AppendUint64(b, h.to)
-	b = append(b, h.nonce[:]...)
-	b = append(b, byte(len(h.cluster)))
-	return append(b, h.cluster...)
+	return binary.BigEndian.AppendUint64(b, h.to)
 }
 
-// readHello reads a dialer's hello and returns it with its bytes.
-func readHello(r io.Reader) (hello, []byte, error) {
-	b := make([]byte, helloBytes, helloBytes+maxCluster)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return hello{}, nil, err
-	}
+// decodeHello decodes a dialer's hello, of helloBytes.
+func decodeHello(b []byte) (hello, error) {
 	if [3]byte(b[:3]) != magic {
-		return hello{}, nil, errBadHello
+		return hello{}, errBadHello
 	}
 	if b[3] != protocolVersion {
-		return hello{}, b, refusedVersion
+		return hello{}, refusedVersion
 	}
-	h := hello{kind: kind(b[4]), from: binary.BigEndian.Uint64(b[8:]), to: binary.BigEndian.Uint64(b[16:]), nonce: [nonceBytes]byte(b[24:])}
+	h := hello{kind: kind(b[4]), from: binary.BigEndian.Uint64(b[8:]), to: binary.BigEndian.Uint64(b[16:])}
 	if h.kind < kindControl || h.kind > kindSnapshot {
-		return hello{}, nil, errBadHello
+		return hello{}, errBadHello
 	}
-	b = b[:helloBytes+int(b[helloBytes-1])]
-	if _, err := io.ReadFull(r, b[helloBytes:]); err != nil {
-		return hello{}, nil, err
-	}
-	h.cluster = string(b[helloBytes:])
-	return h, b, nil
-}
-
-func proof(secret []byte, side string, said ...[]byte) []byte {
-	mac := hmac.New(sha256.New, secret)
-	mac.Write([]byte(side))
-	for _, b := range said {
-		mac.Write(b)
-	}
-	return mac.Sum(nil)
+	return h, nil
 }
 
 // greet does the dialer's part of a hello on conn.
-func greet(conn net.Conn, secret []byte, h hello) error {
-	if _, err := rand.Read(h.nonce[:]); err != nil {
-		return fmt.Errorf("draw a nonce: %w", err)
-	}
-	first := h.encode()
-	if _, err := conn.Write(first); err != nil {
+func greet(conn net.Conn, h hello) error {
+	if _, err := conn.Write(h.encode()); err != nil {
 		return err
 	}
-	answer := make([]byte, answerBytes)
-	if _, err := io.ReadFull(conn, answer[:8]); err != nil {
+	var answer [answerBytes]byte
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
 		return err
 	}
 	switch {
@@ -153,58 +116,37 @@ func greet(conn net.Conn, secret []byte, h hello) error {
 	case answer[3] != protocolVersion:
 		return refusedVersion
 	}
-	if _, err := io.ReadFull(conn, answer[8:]); err != nil {
-		return err
-	}
-	said := answer[:8+nonceBytes]
-	if !hmac.Equal(answer[8+nonceBytes:], proof(secret, "acceptor", first, said)) {
-		return refusedProof
-	}
-	if _, err := conn.Write(proof(secret, "dialer", first, answer)); err != nil {
-		return err
-	}
-	var last [1]byte
-	if _, err := io.ReadFull(conn, last[:]); err != nil {
-		return err
-	}
-	if last[0] != byte(accepted) {
-		return refusal(last[0])
-	}
 	return nil
 }
 
 // welcome does the acceptor's part of a hello on conn. check says whether the dialer is who we expect.
-func welcome(conn net.Conn, secret []byte, check func(h *hello) refusal) (hello, error) {
-	h, first, err := readHello(conn)
-	if err != nil && !errors.Is(err, refusedVersion) {
-		return h, err
+func welcome(conn net.Conn, check func(h hello) refusal) (hello, error) {
+	var b [helloBytes]byte
+	if _, err := io.ReadFull(conn, b[:]); err != nil {
+		return hello{}, err
 	}
+	h, err := decodeHello(b[:])
 	verdict := refusedVersion
-	if err == nil {
-		verdict = check(&h)
+	switch {
+	case err == nil && !proven(conn, h.from):
+		verdict = refusedIdentity
+	case err == nil:
+		verdict = check(h)
+	case !errors.Is(err, refusedVersion):
+		return h, err
 	}
-	answer := slices.Concat(magic[:], []byte{protocolVersion, byte(verdict), 0, 0, 0})
+	answer := [answerBytes]byte{magic[0], magic[1], magic[2], protocolVersion, byte(verdict)}
+	if _, err := conn.Write(answer[:]); err != nil {
+		return h, err
+	}
 	if verdict != accepted {
-		_, err := conn.Write(answer)
-		return h, errors.Join(verdict, err)
+		return h, verdict
 	}
-	var nonce [nonceBytes]byte
-	if _, err := rand.Read(nonce[:]); err != nil {
-		return h, fmt.Errorf("draw a nonce: %w", err)
-	}
-	answer = append(answer, nonce[:]...)
-	answer = append(answer, proof(secret, "acceptor", first, answer)...)
-	if _, err := conn.Write(answer); err != nil {
-		return h, err
-	}
-	theirs := make([]byte, sha256.Size)
-	if _, err := io.ReadFull(conn, theirs); err != nil {
-		return h, err
-	}
-	if !hmac.Equal(theirs, proof(secret, "dialer", first, answer)) {
-		_, err := conn.Write([]byte{byte(refusedProof)})
-		return h, errors.Join(refusedProof, err)
-	}
-	_, err = conn.Write([]byte{byte(accepted)})
-	return h, err
+	return h, nil
+}
+
+// proven reports whether a dialer is the node that it says, as far as its connection knows.
+func proven(conn net.Conn, node uint64) bool {
+	c, ok := conn.(interface{ Peer() identity.Peer })
+	return !ok || c.Peer().Node == node
 }

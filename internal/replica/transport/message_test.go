@@ -122,24 +122,6 @@ func FuzzDecodeMessage(f *testing.F) {
 	})
 }
 
-func FuzzReadHello(f *testing.F) {
-	h := hello{kind: kindBulk, from: 1, to: 2, cluster: "c"}
-	f.Add(h.encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, said, err := readHello(bytes.NewReader(b))
-		if err != nil {
-			return
-		}
-		if !bytes.HasPrefix(b, said) {
-			t.Fatal("what was said is not what was read")
-		}
-		again, _, err := readHello(bytes.NewReader(h.encode()))
-		if err != nil || again != h {
-			t.Fatalf("%+v reads back as %+v, %v", h, again, err)
-		}
-	})
-}
-
 func BenchmarkFrame(b *testing.B) {
 	m := raftpb.Message{Type: raftpb.MsgApp, From: 1, To: 2, Term: 1, Index: 0}
 	for i := range 16 {

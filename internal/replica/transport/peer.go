@@ -3,11 +3,9 @@ package transport
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -16,11 +14,14 @@ import (
 
 // peer is another node.
 type peer struct {
-	t    *Transport
-	id   uint64
-	addr string
+	t  *Transport
+	id uint64
+	// ctx ends when the transport closes or the node is no peer any more.
+	ctx    context.Context
+	cancel context.CancelFunc
+	addr   atomic.Pointer[string]
 
-	control, bulk *link
+	control, bulk *lane
 	// inbound counts the connections that the peer has to us.
 	inbound atomic.Int32
 	// known: it was connected, and was not reported as gone since.
@@ -28,10 +29,26 @@ type peer struct {
 }
 
 func newPeer(t *Transport, id uint64, addr string) *peer {
-	p := &peer{t: t, id: id, addr: addr}
-	p.control = newLink(p, kindControl, maxControlBytes)
-	p.bulk = newLink(p, kindBulk, maxBulkBytes)
+	p := &peer{t: t, id: id}
+	p.ctx, p.cancel = context.WithCancel(t.ctx)
+	p.addr.Store(&addr)
+	p.control = newLane(p, kindControl, maxControlBytes)
+	p.bulk = newLane(p, kindBulk, maxBulkBytes)
 	return p
+}
+
+func (p *peer) address() string { return *p.addr.Load() }
+
+// move makes the peer be connected to at another address, if it is another.
+func (p *peer) move(addr string) {
+	if p.address() == addr {
+		return
+	}
+	p.addr.Store(&addr)
+	// That a connection is refused where it never was does not mean that it is dead.
+	p.known.Store(false)
+	p.control.drop()
+	p.bulk.drop()
 }
 
 // Limits of what is queued for a peer. Raft has at most Config.InflightBytes of a group's entries under way to a follower, so the bulk queue
@@ -60,22 +77,19 @@ func (p *peer) refused() {
 	}
 }
 
-// link is one connection to a peer, again and again.
-type link struct {
+// lane is one connection to a peer, again and again.
+type lane struct {
 	p     *peer
 	kind  kind
 	limit int
 	wake  chan struct{} // holds at most one token
 
-	mu   sync.Mutex
-	conn net.Conn // nil: not connected
-	// raw is conn's, for writing without waiting; nil if conn cannot.
-	raw   syscall.RawConn
+	mu    sync.Mutex
+	conn  writer // nil: not connected
 	queue []queued
 	bytes int
-	// busy: somebody is writing, and looks at the queue again afterwards. rest is what the socket had no room for; it goes before the queue.
-	busy bool
-	rest [][]byte
+	// busy: somebody is writing, and looks at the queue again afterwards. held: conn has something that the socket had no room for; it goes before the queue.
+	busy, held bool
 	// told is when Unreachable was last called, to call it once per tick and not once per message.
 	told time.Time
 }
@@ -85,15 +99,15 @@ type queued struct {
 	m raftpb.Message
 }
 
-func newLink(p *peer, k kind, limit int) *link {
-	return &link{p: p, kind: k, limit: limit, wake: make(chan struct{}, 1)}
+func newLane(p *peer, k kind, limit int) *lane {
+	return &lane{p: p, kind: k, limit: limit, wake: make(chan struct{}, 1)}
 }
 
 // unreachableInterval is how often a group hears that a peer is not reachable.
 const unreachableInterval = 20 * time.Millisecond
 
 // put queues a message, or drops it if there is no connection or no room. A call of flush must follow.
-func (l *link) put(g *Group, m *raftpb.Message) {
+func (l *lane) put(g *Group, m *raftpb.Message) {
 	size := messageBytes + len(m.Context)
 	for i := range m.Entries {
 		size += descriptorBytes + len(m.Entries[i].Data)
@@ -119,108 +133,91 @@ func (l *link) put(g *Group, m *raftpb.Message) {
 // inlineBytes is how much flush writes itself: what is longer takes the kernel longer to copy than another goroutine takes to wake up.
 const inlineBytes = 32 << 10
 
-// flush writes what is queued, as far as it is short and the socket has room, and leaves the rest to the link's goroutine. It never waits. It saves
+// flush writes what is queued, as far as it is short and the socket has room, and leaves the rest to the lane's goroutine. It never waits. It saves
 // the sender, who has nothing better to do, the price of waking another goroutine for each message.
-func (l *link) flush() {
+func (l *lane) flush() {
 	l.mu.Lock()
-	if l.conn == nil || l.busy || (len(l.queue) == 0 && len(l.rest) == 0) {
+	if l.conn == nil || l.busy || len(l.queue) == 0 {
 		l.mu.Unlock()
 		return
 	}
-	if l.raw == nil || len(l.rest) > 0 || l.bytes > inlineBytes {
+	if l.held || l.bytes > inlineBytes {
 		l.mu.Unlock()
 		l.signal()
 		return
 	}
-	conn, raw, msgs := l.conn, l.raw, l.queue
+	conn, msgs := l.conn, l.queue
 	l.queue, l.bytes, l.busy = nil, 0, true
 	l.mu.Unlock()
-	rest := tryWritev(raw, l.encode(msgs))
+	done, err := conn.TryWrite(l.encode(msgs))
+	if err != nil {
+		_ = conn.Close() // use finds out
+	}
 	l.mu.Lock()
 	l.busy = false
 	if l.conn == conn {
-		l.rest = rest
+		l.held = !done
 	}
-	more := l.conn != nil && len(l.queue)+len(l.rest) > 0
+	more := l.conn != nil && (l.held || len(l.queue) > 0)
 	l.mu.Unlock()
 	if more {
 		l.signal()
 	}
 }
 
-func (l *link) signal() {
+func (l *lane) signal() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// tryWritev writes what the socket takes now and returns the rest. A broken connection takes nothing: whoever writes the rest finds out why.
-func tryWritev(raw syscall.RawConn, bufs [][]byte) (rest [][]byte) {
-	if len(bufs) == 0 {
-		return nil
-	}
-	n := 0
-	// Its error says that the connection is closed.
-	_ = raw.Write(func(fd uintptr) bool {
-		n, _ = unix.Writev(int(fd), bufs[:min(len(bufs), maxVectors)])
-		return true // not to be called again when there is room
-	})
-	for len(bufs) > 0 && n >= len(bufs[0]) {
-		n -= len(bufs[0])
-		bufs = bufs[1:]
-	}
-	if len(bufs) > 0 && n > 0 {
-		bufs[0] = bufs[0][n:]
-	}
-	return bufs
-}
-
-// maxVectors is how many buffers Linux writes at once (IOV_MAX).
-const maxVectors = 1024
-
 // begin takes what there is to write; false: nothing, or somebody else is writing.
-func (l *link) begin() (rest [][]byte, msgs []queued, ok bool) {
+func (l *lane) begin() (msgs []queued, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy || len(l.queue)+len(l.rest) == 0 {
-		return nil, nil, false
+	if l.busy || (!l.held && len(l.queue) == 0) {
+		return nil, false
 	}
-	rest, msgs = l.rest, l.queue
-	l.rest, l.queue, l.bytes, l.busy = nil, nil, 0, true
-	return rest, msgs, true
+	msgs = l.queue
+	l.held, l.queue, l.bytes, l.busy = false, nil, 0, true
+	return msgs, true
 }
 
-func (l *link) end() {
+func (l *lane) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busy = false
 }
 
-func (l *link) setConn(conn net.Conn) {
+func (l *lane) setConn(conn writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn, l.raw = conn, nil
-	l.queue, l.bytes, l.rest = nil, 0, nil
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		if raw, err := tcp.SyscallConn(); err == nil {
-			l.raw = raw
-		}
+	l.conn, l.held = conn, false
+	l.queue, l.bytes = nil, 0
+}
+
+// drop closes the connection, so that run makes another.
+func (l *lane) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		_ = l.conn.Close()
 	}
 }
 
-// run keeps the connection up until the transport closes.
-func (l *link) run() {
-	t := l.p.t
+// run keeps the connection up until the peer's context ends.
+func (l *lane) run() {
+	t, ctx := l.p.t, l.p.ctx
 	pause := t.cfg.RedialMin
 	var lastErr string
-	for t.ctx.Err() == nil {
-		conn, err := t.dial(t.ctx, l.p, l.kind)
+	for ctx.Err() == nil {
+		addr := l.p.address()
+		conn, err := t.dial(ctx, l.p, addr, l.kind)
 		if err == nil {
 			pause, lastErr = t.cfg.RedialMin, ""
-			l.p.known.Store(true)
-			err = l.use(conn)
-			if t.ctx.Err() != nil {
+			err = l.use(conn, addr)
+			if ctx.Err() != nil {
 				return
 			}
 			t.cfg.Logger.Info("connection to a peer is lost", "peer", l.p.id, "kind", l.kind.String(), "err", err)
@@ -231,13 +228,13 @@ func (l *link) run() {
 		}
 		if errors.Is(err, unix.ECONNREFUSED) {
 			l.p.refused()
-		} else if err.Error() != lastErr && t.ctx.Err() == nil {
+		} else if err.Error() != lastErr && ctx.Err() == nil {
 			lastErr = err.Error()
 			t.cfg.Logger.Warn("cannot connect to a peer", "peer", l.p.id, "kind", l.kind.String(), "err", err)
 		}
 		select {
 		case <-time.After(pause):
-		case <-t.ctx.Done():
+		case <-ctx.Done():
 		}
 		if !l.p.known.Load() {
 			pause = min(pause*3/2, t.cfg.RedialMax)
@@ -245,25 +242,32 @@ func (l *link) run() {
 	}
 }
 
-// use sends what is queued until the connection breaks. The other side sends nothing, so reading tells when it closes.
-func (l *link) use(conn net.Conn) error {
+// errMoved is why the connection to a peer whose address changes is given up.
+var errMoved = errors.New("transport: the peer has another address now")
+
+// use sends what is queued until the connection, which leads to addr, breaks. The other side sends nothing, so reading tells when it closes.
+func (l *lane) use(c net.Conn, addr string) error {
+	conn := asWriter(c)
 	broken := make(chan error, 1)
 	var reader sync.WaitGroup
-	reader.Add(1)
-	go func() {
-		defer reader.Done()
+	reader.Go(func() {
 		var b [1]byte
 		_, err := conn.Read(b[:])
 		if err == nil {
 			err = ErrBadFrame
 		}
 		broken <- err
-	}()
+	})
 	defer reader.Wait()
 	defer conn.Close()
-	defer context.AfterFunc(l.p.t.ctx, func() { _ = conn.Close() })()
+	defer context.AfterFunc(l.p.ctx, func() { _ = conn.Close() })()
 	l.setConn(conn)
 	defer l.setConn(nil)
+	l.p.known.Store(true)
+	if l.p.address() != addr {
+		l.p.known.Store(false)
+		return errMoved
+	}
 	for {
 		select {
 		case err := <-broken:
@@ -271,11 +275,11 @@ func (l *link) use(conn net.Conn) error {
 		case <-l.wake:
 		}
 		for {
-			rest, msgs, ok := l.begin()
+			msgs, ok := l.begin()
 			if !ok {
 				break
 			}
-			err := writev(conn, rest)
+			err := conn.Flush()
 			if err == nil {
 				err = l.write(conn, msgs)
 			}
@@ -288,7 +292,7 @@ func (l *link) use(conn net.Conn) error {
 }
 
 // encode returns the frames of short messages.
-func (l *link) encode(msgs []queued) (bufs [][]byte) {
+func (l *lane) encode(msgs []queued) (bufs [][]byte) {
 	for i := range msgs {
 		bufs, _ = l.appendFrame(bufs, &msgs[i])
 	}
@@ -296,7 +300,7 @@ func (l *link) encode(msgs []queued) (bufs [][]byte) {
 }
 
 // appendFrame appends a message's frame to bufs and returns its length, 0 for a message that cannot be sent.
-func (l *link) appendFrame(bufs [][]byte, q *queued) ([][]byte, int) {
+func (l *lane) appendFrame(bufs [][]byte, q *queued) ([][]byte, int) {
 	next, n, err := AppendFrame(bufs, q.g.id, &q.m)
 	if err != nil {
 		l.p.t.cfg.Logger.Error("a message cannot be sent", "peer", l.p.id, "type", q.m.Type.String(), "err", err)
@@ -306,7 +310,7 @@ func (l *link) appendFrame(bufs [][]byte, q *queued) ([][]byte, int) {
 }
 
 // write sends messages with as few system calls as their size allows.
-func (l *link) write(conn io.Writer, msgs []queued) error {
+func (l *lane) write(conn writer, msgs []queued) error {
 	const batchBytes = 1 << 20
 	var bufs [][]byte
 	bytes := 0
@@ -318,44 +322,49 @@ func (l *link) write(conn io.Writer, msgs []queued) error {
 		if bytes < batchBytes && i < len(msgs)-1 {
 			continue
 		}
-		if err := writev(conn, bufs); err != nil {
+		if err := conn.WriteBuffers(bufs); err != nil {
 			return err
 		}
 		bufs, bytes = bufs[:0], 0
 	}
-	return writev(conn, bufs)
+	return nil
 }
 
-// writev writes bufs. A connection that cannot gather, TLS, gets small ones glued together.
-func writev(conn io.Writer, bufs [][]byte) error {
-	if len(bufs) == 0 {
-		return nil
+// writer is a connection that gathers what is written and can write without waiting (link.Conn).
+type writer interface {
+	net.Conn
+	// WriteBuffers writes all buffers and waits for room.
+	WriteBuffers(bufs [][]byte) error
+	// TryWrite writes all buffers without waiting, and keeps what there is no room for. It reports whether it keeps nothing.
+	TryWrite(bufs [][]byte) (done bool, err error)
+	// Flush writes what TryWrite kept, and waits for room.
+	Flush() error
+}
+
+func asWriter(conn net.Conn) writer {
+	if w, ok := conn.(writer); ok {
+		return w
 	}
-	vec := net.Buffers(bufs)
-	if _, ok := conn.(*net.TCPConn); !ok {
-		vec = glue(bufs)
-	}
-	_, err := vec.WriteTo(conn)
+	return &waiter{Conn: conn}
+}
+
+// waiter makes a writer of a connection that is none: all is written by who can wait.
+type waiter struct {
+	net.Conn
+	kept net.Buffers
+}
+
+func (w *waiter) TryWrite(bufs [][]byte) (done bool, err error) {
+	w.kept = append(w.kept, bufs...)
+	return false, nil
+}
+
+func (w *waiter) Flush() error {
+	_, err := w.kept.WriteTo(w.Conn)
 	return err
 }
 
-// glue joins small neighbours.
-func glue(bufs [][]byte) net.Buffers {
-	const small = 16 << 10
-	var out net.Buffers
-	var cur []byte
-	for _, b := range bufs {
-		if len(b) > small {
-			if len(cur) > 0 {
-				out, cur = append(out, cur), nil
-			}
-			out = append(out, b)
-			continue
-		}
-		cur = append(cur, b...)
-	}
-	if len(cur) > 0 {
-		out = append(out, cur)
-	}
-	return out
+func (w *waiter) WriteBuffers(bufs [][]byte) error {
+	w.kept = append(w.kept, bufs...)
+	return w.Flush()
 }

@@ -3,19 +3,18 @@ package transport
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"golang.org/x/sys/unix"
 )
 
-// ErrUnknownPeer is returned for a node that Config does not name.
+// ErrUnknownPeer is returned for a node that is no peer.
 var ErrUnknownPeer = errors.New("transport: unknown peer")
 
 // Handler takes what arrives for a group. Methods but ReceiveSnapshot must not block.
@@ -30,28 +29,22 @@ type Handler interface {
 	ReceiveSnapshot(ctx context.Context, from uint64, s Stream) error
 }
 
-// Config describes a node's transport. Cluster, ID and Peers must be set.
+// Config describes a node's transport. ID and Dial must be set.
 type Config struct {
-	// Cluster is the same on all nodes; nodes of different clusters refuse each other.
-	Cluster string
-	// ID is this node's number, Peers the addresses (host:port) of the others by theirs.
+	// ID is this node's number, Peers the addresses (host:port) of the others by theirs; SetPeers changes them.
 	ID    uint64
 	Peers map[uint64]string
-	// Secret is shared by all nodes. If it is empty, anyone who can connect may pose as a node.
-	Secret []byte
-	// TLS wraps connections if it is not nil; it needs certificates for both directions.
-	TLS *tls.Config
+	// Dial connects to a node at an address, and makes sure that it is that node. errors.Is must find ECONNREFUSED in its error if nobody listens there.
+	Dial func(ctx context.Context, id uint64, addr string) (net.Conn, error)
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 	// RedialMin and RedialMax are the pauses between attempts to connect; defaults 20 ms and 500 ms.
 	RedialMin, RedialMax time.Duration
-	// UserTimeout is how long sent bytes may stay unacknowledged before a connection counts as dead (TCP_USER_TIMEOUT); default 3 s.
-	UserTimeout time.Duration
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Cluster == "" || len(c.Cluster) > maxCluster || c.ID == 0 {
-		return c, fmt.Errorf("transport: cluster %q and node %d: a name of 1 to %d bytes and a number are needed", c.Cluster, c.ID, maxCluster)
+	if c.ID == 0 || c.Dial == nil {
+		return c, errors.New("transport: the number of this node and a function to connect with are needed")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -61,9 +54,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.RedialMax == 0 {
 		c.RedialMax = 500 * time.Millisecond
-	}
-	if c.UserTimeout == 0 {
-		c.UserTimeout = 3 * time.Second
 	}
 	return c, nil
 }
@@ -75,24 +65,22 @@ type Transport struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	ln     net.Listener
-	peers  map[uint64]*peer
-
-	// greeting holds a token for each connection whose other side has not proven itself yet.
-	greeting chan struct{}
+	// peers is replaced as a whole, with mu held.
+	peers atomic.Pointer[map[uint64]*peer]
 
 	mu     sync.Mutex
 	groups map[uint64]*Group
-	conns  map[net.Conn]struct{} // accepted ones, to be closed by Close
+	conns  map[net.Conn]*peer // accepted ones, and whose; nil before the hello
 	closed bool
 }
 
 const (
-	maxGreeting  = 64
+	dialTimeout  = 2 * time.Second
 	helloTimeout = 3 * time.Second
-	dialTimeout  = time.Second
 )
 
-// New returns a transport that accepts connections on ln and connects to the peers. It owns ln. Groups join before or after.
+// New returns a transport that accepts connections on ln and connects to the peers. It owns ln, whose connections tell who is at the other end (link.Conn).
+// Groups join before or after.
 func New(cfg Config, ln net.Listener) (*Transport, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -100,24 +88,59 @@ func New(cfg Config, ln net.Listener) (*Transport, error) {
 	}
 	t := &Transport{
 		cfg: cfg, ln: ln,
-		peers:    make(map[uint64]*peer),
-		groups:   make(map[uint64]*Group),
-		conns:    make(map[net.Conn]struct{}),
-		greeting: make(chan struct{}, maxGreeting),
+		groups: make(map[uint64]*Group),
+		conns:  make(map[net.Conn]*peer),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	for id, addr := range cfg.Peers {
-		if id != cfg.ID {
-			t.peers[id] = newPeer(t, id, addr)
-		}
-	}
+	t.peers.Store(&map[uint64]*peer{})
+	t.SetPeers(cfg.Peers)
 	t.goRun(t.acceptLoop)
-	for _, p := range t.peers {
-		t.goRun(p.control.run)
-		t.goRun(p.bulk.run)
-	}
 	return t, nil
 }
+
+// SetPeers says which nodes there are, and where; this one may be among them. New ones are connected to. Connections from and to those that are not named any more
+// are closed. One whose address has changed is connected to there.
+func (t *Transport) SetPeers(addrs map[uint64]string) {
+	var closing []net.Conn
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return
+	}
+	old, next := *t.peers.Load(), make(map[uint64]*peer, len(addrs))
+	for id, addr := range addrs {
+		if id == t.cfg.ID {
+			continue
+		}
+		p := old[id]
+		if p == nil {
+			p = newPeer(t, id, addr)
+			t.goRun(p.control.run)
+			t.goRun(p.bulk.run)
+		} else {
+			p.move(addr)
+		}
+		next[id] = p
+	}
+	t.peers.Store(&next)
+	for id, p := range old {
+		if next[id] == nil {
+			p.cancel()
+		}
+	}
+	for conn, p := range t.conns {
+		if p != nil && next[p.id] != p {
+			closing = append(closing, conn)
+		}
+	}
+	t.mu.Unlock()
+	for _, conn := range closing {
+		_ = conn.Close()
+	}
+}
+
+// peer returns a node that is one, or nil.
+func (t *Transport) peer(id uint64) *peer { return (*t.peers.Load())[id] }
 
 func (t *Transport) goRun(f func()) {
 	t.wg.Add(1)
@@ -187,12 +210,13 @@ func (t *Transport) allGroups() []*Group {
 
 // Send queues messages to the nodes they are for. It never blocks.
 func (g *Group) Send(msgs []raftpb.Message) {
+	peers := *g.t.peers.Load()
 	for i := range msgs {
-		if p := g.t.peers[msgs[i].To]; p != nil {
+		if p := peers[msgs[i].To]; p != nil {
 			p.send(g, &msgs[i])
 		}
 	}
-	for _, p := range g.t.peers {
+	for _, p := range peers {
 		p.control.flush()
 		p.bulk.flush()
 	}
@@ -200,17 +224,17 @@ func (g *Group) Send(msgs []raftpb.Message) {
 
 // OpenSnapshot connects to a node for sending a snapshot. The stream closes when ctx ends.
 func (g *Group) OpenSnapshot(ctx context.Context, to uint64) (Stream, error) {
-	p := g.t.peers[to]
+	p := g.t.peer(to)
 	if p == nil {
 		return nil, fmt.Errorf("%w: %d", ErrUnknownPeer, to)
 	}
-	conn, err := g.t.dial(ctx, p, kindSnapshot)
+	conn, err := g.t.dial(ctx, p, p.address(), kindSnapshot)
 	if err != nil {
 		return nil, err
 	}
 	s := newStream(conn, bufio.NewReader(conn))
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	stopAll := context.AfterFunc(g.t.ctx, func() { _ = s.Close() })
+	stopAll := context.AfterFunc(p.ctx, func() { _ = s.Close() })
 	once := s.close
 	s.close = func() error { stop(); stopAll(); return once() }
 	if err := s.Send(appendMessage(nil, g.id, &raftpb.Message{Type: raftpb.MsgSnap, From: g.t.cfg.ID, To: to})); err != nil {
@@ -220,46 +244,24 @@ func (g *Group) OpenSnapshot(ctx context.Context, to uint64) (Stream, error) {
 }
 
 // dial connects to a peer and says hello.
-func (t *Transport) dial(ctx context.Context, p *peer, k kind) (net.Conn, error) {
+func (t *Transport) dial(ctx context.Context, p *peer, addr string, k kind) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	dialer := net.Dialer{KeepAliveConfig: keepAlive}
-	conn, err := dialer.DialContext(ctx, "tcp", p.addr)
+	defer context.AfterFunc(p.ctx, cancel)()
+	conn, err := t.cfg.Dial(ctx, p.id, addr)
 	if err != nil {
 		return nil, err
 	}
-	t.tune(conn)
-	defer context.AfterFunc(t.ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	stop := context.AfterFunc(p.ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	if t.cfg.TLS != nil {
-		conn = tls.Client(conn, t.cfg.TLS)
-	}
-	if err := greet(conn, t.cfg.Secret, hello{kind: k, from: t.cfg.ID, to: p.id, cluster: t.cfg.Cluster}); err != nil {
-		return nil, errors.Join(fmt.Errorf("greet node %d at %s: %w", p.id, p.addr, err), conn.Close())
+	if err := greet(conn, hello{kind: k, from: t.cfg.ID, to: p.id}); err != nil {
+		return nil, errors.Join(fmt.Errorf("greet node %d at %s: %w", p.id, addr, err), conn.Close())
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
-}
-
-// keepAlive finds the death of a peer that an idle connection is waiting for.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}
-
-// tune sets what TCP needs for small messages in a hurry. Go sets TCP_NODELAY by itself.
-func (t *Transport) tune(conn net.Conn) {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return
-	}
-	// A kernel that refuses has its own, longer timeout.
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(t.cfg.UserTimeout.Milliseconds()))
-	})
 }

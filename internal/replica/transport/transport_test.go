@@ -3,16 +3,12 @@ package transport
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -20,6 +16,10 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"holdfast/internal/identity"
+	"holdfast/internal/identity/identitytest"
+	"holdfast/internal/link"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -56,9 +56,16 @@ type node struct {
 	*Transport
 	*recorder
 	group *Group
+	port  *port
 }
 
-func checkGoroutines(t *testing.T) {
+// Close ends a node as the end of its process would.
+func (n *node) Close() {
+	n.port.close()
+	_ = n.Transport.Close()
+}
+
+func checkGoroutines(t testing.TB) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
 		for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
@@ -71,41 +78,88 @@ func checkGoroutines(t *testing.T) {
 	})
 }
 
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ln
+// cluster makes nodes that find each other.
+type cluster struct {
+	*identitytest.Cluster
+	t     testing.TB
+	ports map[uint64]*port
+	addrs map[uint64]string
 }
 
-func start(t *testing.T, id uint64, ln net.Listener, peers map[uint64]string, tweak func(*Config)) *node {
+// port is a node's port, served.
+type port struct {
+	ln    net.Listener // for raft
+	creds *identity.Credentials
+	close func()
+}
+
+func newCluster(t testing.TB, nodes ...uint64) *cluster {
 	t.Helper()
-	cfg := Config{Cluster: "c", ID: id, Peers: peers, Secret: []byte("secret"), Logger: quiet, RedialMin: 5 * time.Millisecond}
+	checkGoroutines(t)
+	c := &cluster{Cluster: identitytest.New(t), t: t, ports: make(map[uint64]*port), addrs: make(map[uint64]string)}
+	for _, id := range nodes {
+		c.listen(id, "127.0.0.1:0")
+	}
+	return c
+}
+
+func (c *cluster) listen(id uint64, addr string) {
+	c.t.Helper()
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	creds := c.Node(id)
+	mux := link.Listen(ln, creds, link.Options{Logger: quiet})
+	p := &port{ln: mux.Listener(link.ProtoRaft), creds: creds}
+	served := make(chan error)
+	go func() { served <- mux.Serve(context.Background()) }()
+	p.close = sync.OnceFunc(func() {
+		_ = mux.Close()
+		if err := <-served; err != nil {
+			c.t.Error(err)
+		}
+	})
+	c.t.Cleanup(p.close)
+	c.ports[id], c.addrs[id] = p, ln.Addr().String()
+}
+
+func (c *cluster) start(id uint64, tweak func(*Config)) *node {
+	c.t.Helper()
+	p := c.ports[id]
+	cfg := Config{ID: id, Peers: c.addrs, Dial: dialer(p.creds), Logger: quiet, RedialMin: 5 * time.Millisecond}
 	if tweak != nil {
 		tweak(&cfg)
 	}
-	tr, err := New(cfg, ln)
+	tr, err := New(cfg, p.ln)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	n := &node{Transport: tr, recorder: newRecorder()}
+	n := &node{Transport: tr, recorder: newRecorder(), port: p}
 	n.group = tr.Join(1, n)
-	t.Cleanup(func() { _ = tr.Close() })
+	c.t.Cleanup(n.Close)
 	return n
 }
 
-func pair(t *testing.T, tweak func(*Config)) (a, b *node, peers map[uint64]string) {
+func dialer(creds *identity.Credentials) func(ctx context.Context, id uint64, addr string) (net.Conn, error) {
+	d := link.Dialer{Creds: creds}
+	return func(ctx context.Context, id uint64, addr string) (net.Conn, error) {
+		c, err := d.Dial(ctx, addr, id, link.ProtoRaft)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+}
+
+func pair(t *testing.T) (a, b *node, c *cluster) {
 	t.Helper()
-	checkGoroutines(t)
-	la, lb := listen(t), listen(t)
-	peers = map[uint64]string{1: la.Addr().String(), 2: lb.Addr().String()}
-	return start(t, 1, la, peers, tweak), start(t, 2, lb, peers, tweak), peers
+	c = newCluster(t, 1, 2)
+	return c.start(1, nil), c.start(2, nil), c
 }
 
 // reach sends until something arrives.
-func reach(t *testing.T, from, to *node, m raftpb.Message) {
+func reach(t testing.TB, from, to *node, m raftpb.Message) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
 		from.group.Send([]raftpb.Message{m})
@@ -124,7 +178,7 @@ var (
 )
 
 func TestMessagesArriveInOrder(t *testing.T) {
-	a, b, _ := pair(t, nil)
+	a, b, _ := pair(t)
 	reach(t, a, b, bulk)
 	drain(b.received)
 	for i := range uint64(200) {
@@ -152,22 +206,21 @@ func drain[T any](c chan T) {
 }
 
 func TestStrangersAreTurnedAway(t *testing.T) {
-	tests := map[string]func(*Config){
-		"secret":  func(c *Config) { c.Secret = []byte("guess") },
-		"none":    func(c *Config) { c.Secret = nil },
-		"cluster": func(c *Config) { c.Cluster = "other" },
-		"id":      func(c *Config) { c.ID = 3 },
+	tests := map[string]struct {
+		tweak func(c *cluster, cfg *Config) // of node 1, who connects to node 2
+		want  error
+	}{
+		"another cluster": {func(c *cluster, cfg *Config) { cfg.Dial = dialer(identitytest.New(c.t).Node(1)) }, identity.ErrForeign},
+		"another number":  {func(c *cluster, cfg *Config) { cfg.ID = 3 }, refusedIdentity},
+		"no peer":         {func(c *cluster, cfg *Config) { cfg.ID = 4; cfg.Dial = dialer(c.Node(4)) }, refusedUnknown},
+		"administrator":   {func(c *cluster, cfg *Config) { cfg.Dial = dialer(c.Admin("ada")) }, link.ErrRefused},
 	}
-	for name, tweak := range tests {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			checkGoroutines(t)
-			la, lb := listen(t), listen(t)
-			peers := map[uint64]string{1: la.Addr().String(), 2: lb.Addr().String()}
-			b := start(t, 2, lb, peers, nil)
-			a := start(t, 1, la, peers, tweak)
-			_, err := a.group.OpenSnapshot(context.Background(), 2)
-			var r refusal
-			if !errors.As(err, &r) {
+			c := newCluster(t, 1, 2, 3)
+			b := c.start(2, nil)
+			a := c.start(1, func(cfg *Config) { test.tweak(c, cfg) })
+			if _, err := a.group.OpenSnapshot(context.Background(), 2); !errors.Is(err, test.want) {
 				t.Errorf("dialing fails with %v", err)
 			}
 			a.group.Send([]raftpb.Message{beat})
@@ -181,16 +234,16 @@ func TestStrangersAreTurnedAway(t *testing.T) {
 }
 
 func TestGarbageEndsAConnectionOnly(t *testing.T) {
-	a, b, peers := pair(t, nil)
-	for _, garbage := range []string{"GET / HTTP/1.1\r\n\r\n", "HFT\x01", string(make([]byte, 1000)), "HFT\x63" + string(make([]byte, 200))} {
-		conn, err := net.Dial("tcp", peers[2])
+	a, b, c := pair(t)
+	for _, garbage := range []string{"GET / HTTP/1.1\r\n\r\n", "HFT\x02", string(make([]byte, 1000)), "HFT\x63" + string(make([]byte, 200))} {
+		conn, err := dialer(c.ports[1].creds)(t.Context(), 2, c.addrs[2])
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, _ = conn.Write([]byte(garbage))
-		_ = conn.(*net.TCPConn).CloseWrite()
+		_ = conn.(*link.Conn).CloseWrite()
 		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := io.ReadAll(conn); errors.Is(err, context.DeadlineExceeded) {
+		if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%q: the connection stays open", garbage)
 		}
 		_ = conn.Close()
@@ -199,20 +252,17 @@ func TestGarbageEndsAConnectionOnly(t *testing.T) {
 }
 
 func TestDeadProcessIsNoticed(t *testing.T) {
-	a, b, peers := pair(t, nil)
+	a, b, c := pair(t)
 	reach(t, a, b, beat)
 	reach(t, b, a, raftpb.Message{Type: raftpb.MsgHeartbeatResp, From: 2, To: 1})
 	began := time.Now()
-	_ = b.Transport.Close()
+	b.Close()
 	if id := <-a.gone; id != 2 {
 		t.Fatalf("%d is gone", id)
 	}
 	t.Logf("noticed after %v", time.Since(began))
-	ln, err := net.Listen("tcp", peers[2])
-	if err != nil {
-		t.Fatal(err)
-	}
-	again := start(t, 2, ln, peers, nil)
+	c.listen(2, c.addrs[2])
+	again := c.start(2, nil)
 	reach(t, a, again, beat)
 	if len(a.gone) > 0 {
 		t.Error("one death was reported twice")
@@ -221,11 +271,9 @@ func TestDeadProcessIsNoticed(t *testing.T) {
 
 // A peer that was never there is not dead.
 func TestAbsentPeerIsNotGone(t *testing.T) {
-	checkGoroutines(t)
-	la, lb := listen(t), listen(t)
-	peers := map[uint64]string{1: la.Addr().String(), 2: lb.Addr().String()}
-	_ = lb.Close()
-	a := start(t, 1, la, peers, nil)
+	c := newCluster(t, 1, 2)
+	c.ports[2].close()
+	a := c.start(1, nil)
 	for deadline := time.Now().Add(5 * time.Second); len(a.unreachable) == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		a.group.Send([]raftpb.Message{bulk})
 	}
@@ -238,11 +286,7 @@ func TestAbsentPeerIsNotGone(t *testing.T) {
 }
 
 func TestSlowPeerBlocksNobody(t *testing.T) {
-	checkGoroutines(t)
-	la, lb := listen(t), listen(t)
-	peers := map[uint64]string{1: la.Addr().String(), 2: lb.Addr().String()}
-	b := start(t, 2, lb, peers, nil)
-	a := start(t, 1, la, peers, nil)
+	a, b, _ := pair(t)
 	reach(t, a, b, bulk)
 	drain(b.received)
 	stuck := make(chan struct{})
@@ -278,7 +322,7 @@ type stuckHandler struct {
 func (h *stuckHandler) Receive([]raftpb.Message) { <-h.stuck }
 
 func TestSnapshotStream(t *testing.T) {
-	a, b, _ := pair(t, nil)
+	a, b, _ := pair(t)
 	data := make([]byte, 3<<20)
 	_, _ = rand.Read(data)
 	b.snapshot = func(_ context.Context, from uint64, s Stream) error {
@@ -317,7 +361,7 @@ func TestSnapshotStream(t *testing.T) {
 }
 
 func TestSnapshotEndsWithItsContext(t *testing.T) {
-	a, b, _ := pair(t, nil)
+	a, b, _ := pair(t)
 	b.snapshot = func(_ context.Context, _ uint64, s Stream) error {
 		_, err := s.Receive()
 		return err
@@ -334,36 +378,115 @@ func TestSnapshotEndsWithItsContext(t *testing.T) {
 	_ = s.Close()
 }
 
-func TestTLS(t *testing.T) {
-	cfg := testTLS(t)
-	a, b, _ := pair(t, func(c *Config) { c.TLS = cfg })
-	reach(t, a, b, beat)
-	reach(t, a, b, bulk)
+func heartbeat(from, to uint64) raftpb.Message {
+	return raftpb.Message{Type: raftpb.MsgHeartbeat, From: from, To: to, Term: 1}
 }
 
-// testTLS returns a configuration with which nodes accept nobody but each other.
-func testTLS(t *testing.T) *tls.Config {
+func TestPeersAreAddedAndRemoved(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	two := map[uint64]string{1: c.addrs[1], 2: c.addrs[2]}
+	only := func(cfg *Config) { cfg.Peers = two }
+	a, b, d := c.start(1, only), c.start(2, only), c.start(3, nil)
+	reach(t, a, b, beat)
+	if _, err := a.group.OpenSnapshot(t.Context(), 3); !errors.Is(err, ErrUnknownPeer) {
+		t.Errorf("a snapshot for a stranger: %v", err)
+	}
+	a.SetPeers(c.addrs)
+	reach(t, a, d, heartbeat(1, 3))
+	reach(t, d, a, heartbeat(3, 1))
+	reach(t, a, b, beat)
+
+	// Both ways end when one side removes the other, and that is not a death.
+	d.snapshot = func(_ context.Context, _ uint64, s Stream) error {
+		_, err := s.Receive()
+		return err
+	}
+	s, err := a.group.OpenSnapshot(t.Context(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, q := a.peer(3), d.peer(1)
+	a.SetPeers(two)
+	if _, err := s.Receive(); err == nil {
+		t.Error("a snapshot outlives the peer that it is for")
+	}
+	eventually(t, func() bool { return p.inbound.Load() == 0 && q.inbound.Load() == 0 })
+	drain(d.unreachable)
+	eventually(t, func() bool {
+		d.group.Send([]raftpb.Message{{Type: raftpb.MsgApp, From: 3, To: 1, Term: 1}})
+		return len(d.unreachable) > 0
+	})
+	drain(a.received)
+	a.group.Send([]raftpb.Message{heartbeat(1, 3)}) // to nobody
+	d.group.Send([]raftpb.Message{heartbeat(3, 1)})
+	reach(t, a, b, beat)
+	if len(a.received)+len(a.gone)+len(d.gone) > 0 {
+		t.Error("something came from a peer that was removed, or it counts as dead")
+	}
+	// It may come back.
+	a.SetPeers(c.addrs)
+	reach(t, d, a, heartbeat(3, 1))
+}
+
+func TestPeerMoves(t *testing.T) {
+	a, b, c := pair(t)
+	reach(t, a, b, beat)
+	b.Close()
+	<-a.gone
+	c.listen(2, "127.0.0.1:0")
+	again := c.start(2, nil)
+	a.SetPeers(c.addrs)
+	reach(t, a, again, beat)
+	reach(t, a, again, bulk)
+
+	// Also while it is connected where it was: to an address where nobody is, that says nothing of it.
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	p := again.peer(1)
+	a.SetPeers(map[uint64]string{2: nobody.Addr().String()})
+	eventually(t, func() bool { return p.inbound.Load() == 0 })
+	if len(a.gone) > 0 {
+		t.Error("a peer that moves counts as dead")
+	}
+	a.SetPeers(c.addrs)
+	reach(t, a, again, beat)
+}
+
+// eventually waits until something is true that no event tells.
+func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not become true")
+		}
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"holdfast"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for _, cfg := range []Config{{}, {ID: 1}, {Dial: dialer(nil)}} {
+		if _, err := New(cfg, nil); err == nil {
+			t.Errorf("%+v is accepted", cfg)
+		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, ServerName: "holdfast", RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-	}
+}
+
+func FuzzHello(f *testing.F) {
+	f.Add(hello{kind: kindBulk, from: 1, to: 2}.encode())
+	f.Add([]byte("HFT\x63"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < helloBytes {
+			return
+		}
+		h, err := decodeHello(b[:helloBytes])
+		if err != nil {
+			return
+		}
+		again, err := decodeHello(h.encode())
+		if err != nil || again != h {
+			t.Errorf("%+v is decoded as %+v, %v", h, again, err)
+		}
+	})
 }
