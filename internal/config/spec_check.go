@@ -90,7 +90,7 @@ func (d *decoder) copies(v *VolumeSpec, key string) {
 	case given && !slices.Contains(numbersOfCopies, v.Copies):
 		d.failAt(key+".copies", "there can be 1, 2, 3 or 5 copies, not %d", v.Copies)
 	case given && pinned && v.Copies != len(v.Nodes):
-		d.failAt(key+".nodes", "there are %d names for %d copies (%s); leave copies out, or name as many nodes", len(v.Nodes), v.Copies, d.where(key+".copies"))
+		d.failAt(key+".nodes", "%d copies (%s) need as many nodes, not %d; to have one on each of these, leave copies out", v.Copies, d.where(key+".copies"), len(v.Nodes))
 	case !given && pinned && !slices.Contains(numbersOfCopies, len(v.Nodes)):
 		d.failAt(key+".nodes", "there can be 1, 2, 3 or 5 copies, not %d", len(v.Nodes))
 	case !given:

@@ -202,7 +202,7 @@ func TestValidate(t *testing.T) {
 		want  string
 	}{
 		"copies":         {func(_ *Spec, v *VolumeSpec) { v.Copies = 0 }, `volumes[0].copies: there can be 1, 2, 3 or 5 copies, not 0`},
-		"pins":           {func(_ *Spec, v *VolumeSpec) { v.Nodes = []string{"a"} }, `volumes[0].nodes: there are 1 names for 3 copies (volumes[0].copies); leave copies out, or name as many nodes`},
+		"pins":           {func(_ *Spec, v *VolumeSpec) { v.Nodes = []string{"a"} }, `volumes[0].nodes: 3 copies (volumes[0].copies) need as many nodes, not 1; to have one on each of these, leave copies out`},
 		"listen":         {func(_ *Spec, v *VolumeSpec) { v.Listen = "" }, `volumes[0].listen: "" is not an IP address with a port, such as 10.94.0.100:2049`},
 		"name":           {func(_ *Spec, v *VolumeSpec) { v.Name = "" }, `volumes[0].name: "": a name has 1 to 63 characters`},
 		"injection":      {func(_ *Spec, v *VolumeSpec) { v.Address.Device = "x\"\nlisten: y" }, `volumes[0].address.device: "x\"\nlisten: y" is not the name of a network device, such as eth0`},
@@ -285,5 +285,13 @@ func TestTableOfWrongExports(t *testing.T) {
 	var none []export.Export
 	if table, err := (&VolumeSpec{}).Table(); err != nil || !cmp.Equal(none, table, cmpopts.EquateEmpty()) {
 		t.Errorf("%v, %v", table, err)
+	}
+}
+
+func TestAnchors(t *testing.T) {
+	text := strings.Replace(minimalSpec, `[{match: "*"}]`, `&all [{match: "*"}]`, 1)
+	text = strings.Replace(text, "exports: []", "exports: [{path: /w, clients: *all}]", 1)
+	if w := mustParseSpec(t, text).Volumes[1]; len(w.Exports[0].Clients) != 1 {
+		t.Errorf("exports: %+v", w.Exports)
 	}
 }

@@ -10,9 +10,11 @@ import (
 // yamlWriter writes a specification with defaults left out.
 type yamlWriter struct{ strings.Builder }
 
-// YAML returns s as a file for ParseSpec that gives the same value again, as long as s is valid. Defaults are left out.
+// YAML returns s as a file for ParseSpec that gives the same value again, as long as s is valid. Defaults are left out,
+// and the order is that of s.
 func (s *Spec) YAML() []byte {
 	var w yamlWriter
+	w.line(0, "# What the cluster serves. Change it, look at `holdfast diff -f FILE`, then `holdfast apply -f FILE`.")
 	if s.Cluster != "" {
 		w.line(0, "cluster: %s", quote(s.Cluster))
 		w.WriteByte('\n')

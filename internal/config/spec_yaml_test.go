@@ -17,8 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
+const header = "# What the cluster serves. Change it, look at `holdfast diff -f FILE`, then `holdfast apply -f FILE`.\n"
+
 func TestYAML(t *testing.T) {
-	want := `cluster: holdfast
+	want := header + `cluster: holdfast
 
 nodes:
   - name: a
@@ -47,7 +49,7 @@ volumes:
 	if diff := cmp.Diff(want, string(mustParseSpec(t, ExampleSpec()).YAML())); diff != "" {
 		t.Error(diff)
 	}
-	if got := string(new(Spec).YAML()); got != "volumes: []\n" {
+	if got := string(new(Spec).YAML()); got != header+"volumes: []\n" {
 		t.Errorf("an empty specification is %q", got)
 	}
 }

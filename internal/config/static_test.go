@@ -158,14 +158,6 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func TestAnchors(t *testing.T) {
-	text := strings.Replace(minimal, `[{match: "*"}]`, `&all [{match: "*"}]`, 1)
-	text = strings.Replace(text, "exports: []", "exports: [{path: /w, clients: *all}]", 1)
-	if c := mustParse(t, text); len(c.Volumes[1].Table()[0].Clients) != 1 {
-		t.Errorf("volumes: %+v", c.Volumes)
-	}
-}
-
 // FuzzParse checks that no file makes the parser panic, and that every error has a place in the file.
 func FuzzParse(f *testing.F) {
 	f.Add(Example())
