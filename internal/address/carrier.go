@@ -1,6 +1,7 @@
 package address
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -15,13 +16,18 @@ import (
 // to go before the sockets, whose connections would be closed with a FIN otherwise.
 const carrierFD = 60000
 
-// openCarrier makes a network device that lives as long as this process, to carry a moving IPv4 address.
+// addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h: no link-local address.
+const addrGenModeNone = 1
+
+// openCarrier makes a network device that lives as long as this process, to carry a moving address.
 //
 // An address on an ordinary device outlives a killed process for a while. Until then the kernel tells all clients that
 // their connections are closed, they connect anew, and the kernel, on which nobody listens any more, refuses them: a Linux
 // NFS client then waits for 3 s. Where the address goes with the process, in the same instant, clients meet silence, which
 // is what lets the next leader's tickles reach connections that still exist. The device is a tun whose other end nobody
-// reads: packets come and go by the ordinary devices, because Linux answers for an address on any of them.
+// reads: packets come and go by the ordinary devices, because Linux accepts packets for an address of any of its devices on all of them. It
+// answers ARP likewise, unless arp_ignore is set. It does not answer solicitations for an IPv6 address on another device than its own, nor as a
+// proxy without becoming a router. Where the kernel does not answer a sentry does, which ends with the process too.
 func openCarrier() (device, io.Closer, error) {
 	f, err := openTun()
 	if err != nil {
@@ -67,10 +73,17 @@ func setUpTun(f *os.File) (device, error) {
 	if err != nil {
 		return device{}, err
 	}
+	// No link-local address, and no looking for routers; where there is no IPv6 there is nothing to turn off.
+	if err := netlink.LinkSetIP6AddrGenMode(link, addrGenModeNone); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		return device{}, fmt.Errorf("turn off link-local addresses of %s: %w", request.Name(), err)
+	}
+	if err := netlink.LinkSetGroup(link, carrierGroup); err != nil {
+		return device{}, fmt.Errorf("put %s into its group: %w", request.Name(), err)
+	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return device{}, fmt.Errorf("set %s up: %w", request.Name(), err)
 	}
-	return device{index: link.Attrs().Index, name: request.Name()}, nil
+	return device{index: link.Attrs().Index, name: request.Name(), carrier: true}, nil
 }
 
 // hostPrefix is the address alone: on a carrier there is no network around it.

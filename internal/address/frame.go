@@ -14,6 +14,14 @@ const (
 	protoICMPv6   = 58
 )
 
+// Messages and options of neighbour discovery (RFC 4861 section 4).
+const (
+	icmpSolicitation  = 135
+	icmpAdvertisement = 136
+	optSourceMAC      = 1
+	optTargetMAC      = 2
+)
+
 // Operations of ARP (RFC 826).
 const (
 	arpRequest = 1
@@ -23,43 +31,101 @@ const (
 // minFrame is the length of the shortest Ethernet frame, without its checksum.
 const minFrame = 60
 
+// macAddr is a link address of Ethernet, as a key.
+type macAddr [6]byte
+
+func (a macAddr) String() string { return net.HardwareAddr(a[:]).String() }
+
+var (
+	broadcast   = macAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	allNodes    = netip.MustParseAddr("ff02::1")
+	allNodesMAC = macAddr{0x33, 0x33, 0, 0, 0, 1}
+)
+
 // arpFrame announces that ip is at mac, to everyone (RFC 5227 section 3 and RFC 2002 section 4.6): sender and target
 // address are the same. Some stacks heed requests only and some replies only, so both are sent.
 func arpFrame(mac net.HardwareAddr, ip netip.Addr, op uint16) []byte {
-	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	addr := ip.As4()
+	target := make(net.HardwareAddr, 6)
+	if op == arpReply {
+		target = mac
+	}
+	return arp(broadcast, op, mac, ip, target, ip)
+}
+
+// arpProbe asks who has ip, without saying that anybody else has an address (RFC 5227 section 2.1.1).
+func arpProbe(mac net.HardwareAddr, ip netip.Addr) []byte {
+	return arp(broadcast, arpRequest, mac, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), ip)
+}
+
+// arp is an ARP frame (RFC 826).
+func arp(to macAddr, op uint16, senderMAC net.HardwareAddr, sender netip.Addr, targetMAC net.HardwareAddr, target netip.Addr) []byte {
 	f := make([]byte, 0, minFrame)
-	f = append(f, broadcast...)
-	f = append(f, mac...)
+	f = append(f, to[:]...)
+	f = append(f, senderMAC...)
 	f = binary.BigEndian.AppendUint16(f, etherTypeARP)
 	f = append(f, 0, 1, 8, 0, 6, 4) // Ethernet, IPv4, lengths of their addresses
 	f = binary.BigEndian.AppendUint16(f, op)
-	f = append(f, mac...)
-	f = append(f, addr[:]...)
-	if op == arpReply {
-		f = append(f, mac...)
-	} else {
-		f = append(f, make([]byte, 6)...)
-	}
-	f = append(f, addr[:]...)
+	f = append(f, senderMAC...)
+	f = append(f, sender.AsSlice()...)
+	f = append(f, targetMAC...)
+	f = append(f, target.AsSlice()...)
 	return f[:minFrame]
 }
+
+// Flags of a neighbour advertisement (RFC 4861 section 4.4).
+const (
+	flagSolicited = 0x40
+	flagOverride  = 0x20
+)
 
 // advertisementFrame is an unsolicited neighbour advertisement to all nodes that overrides what they knew (RFC 4861
 // sections 4.4 and 7.2.6).
 func advertisementFrame(mac net.HardwareAddr, ip netip.Addr) []byte {
-	allNodes := netip.MustParseAddr("ff02::1").As16()
-	addr := ip.As16()
-	icmp := []byte{136, 0, 0, 0, 0x20, 0, 0, 0} // type, code, checksum, flags: override
-	icmp = append(icmp, addr[:]...)
-	icmp = append(icmp, 2, 1) // option: target link-layer address, 8 bytes long
-	icmp = append(icmp, mac...)
-	binary.BigEndian.PutUint16(icmp[2:], checksum(pseudoHeader(ip, netip.AddrFrom16(allNodes), protoICMPv6, len(icmp)), icmp))
+	return advertisement(mac, ip, allNodesMAC, allNodes, flagOverride)
+}
 
-	f := []byte{0x33, 0x33, 0, 0, 0, 1}
-	f = append(f, mac...)
+// answerFrame answers a request or solicitation for m.asks with mac (RFC 826, RFC 4861 section 7.2.4). Who solicits without an address, as for
+// duplicate address detection, is told together with all others.
+func answerFrame(mac net.HardwareAddr, m *message) []byte {
+	if m.asks.Is4() {
+		return arp(m.mac, arpReply, mac, m.asks, m.mac[:], m.from)
+	}
+	if m.from.IsUnspecified() {
+		return advertisementFrame(mac, m.asks)
+	}
+	return advertisement(mac, m.asks, m.mac, m.from, flagSolicited|flagOverride)
+}
+
+func advertisement(mac net.HardwareAddr, ip netip.Addr, toMAC macAddr, to netip.Addr, flags byte) []byte {
+	icmp := []byte{icmpAdvertisement, 0, 0, 0, flags, 0, 0, 0}
+	icmp = append(icmp, ip.AsSlice()...)
+	icmp = append(icmp, optTargetMAC, 1) // 8 bytes long
+	icmp = append(icmp, mac...)
+	return neighbourFrame(mac, ip, toMAC, to, icmp)
+}
+
+// solicitationFrame asks who has ip, without saying that anybody else has an address, as duplicate address detection does (RFC 4862
+// section 5.4.2).
+func solicitationFrame(mac net.HardwareAddr, ip netip.Addr) []byte {
+	group := solicitedNode(ip).As16()
+	icmp := append([]byte{icmpSolicitation, 0, 0, 0, 0, 0, 0, 0}, ip.AsSlice()...)
+	toMAC := macAddr{0x33, 0x33, group[12], group[13], group[14], group[15]}
+	return neighbourFrame(mac, netip.IPv6Unspecified(), toMAC, netip.AddrFrom16(group), icmp)
+}
+
+// solicitedNode is the multicast group that solicitations for ip go to (RFC 4291 section 2.7.1).
+func solicitedNode(ip netip.Addr) netip.Addr {
+	group, a := netip.MustParseAddr("ff02::1:ff00:0").As16(), ip.As16()
+	copy(group[13:], a[13:])
+	return netip.AddrFrom16(group)
+}
+
+// neighbourFrame puts a message of neighbour discovery, whose checksum is zero as yet, into a frame.
+func neighbourFrame(mac net.HardwareAddr, from netip.Addr, toMAC macAddr, to netip.Addr, icmp []byte) []byte {
+	binary.BigEndian.PutUint16(icmp[2:], checksum(pseudoHeader(from, to, protoICMPv6, len(icmp)), icmp))
+	f := append(toMAC[:], mac...)
 	f = binary.BigEndian.AppendUint16(f, etherTypeIPv6)
-	f = append(f, ipv6Header(ip, netip.AddrFrom16(allNodes), protoICMPv6, 255, len(icmp))...)
+	f = append(f, ipv6Header(from, to, protoICMPv6, 255, len(icmp))...)
 	return append(f, icmp...)
 }
 

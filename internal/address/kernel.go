@@ -6,6 +6,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -22,75 +25,66 @@ type network interface {
 	add(d device, prefix netip.Prefix, lifetime time.Duration) error
 	// remove takes the address off the interface; that it is not there is no error.
 	remove(d device, prefix netip.Prefix) error
+	// guard makes sure that no packets from an address leave when the carrier or the address on it is gone, for a lifetime; closeGuard keeps
+	// them from leaving from now on; unguard ends all that.
+	guard(d device, ip netip.Addr, lifetime time.Duration) error
+	closeGuard(d device, ip netip.Addr) error
+	unguard(ip netip.Addr) error
 	// send puts an Ethernet frame out.
 	send(d device, frame []byte) error
+	// listen receives the frames of an Ethernet type that arrive at the interface, one a Read, see packetPort.
+	listen(d device, etherType uint16, group netip.Addr) (io.ReadCloser, error)
+	// macs lists the link addresses of this machine.
+	macs() ([]net.HardwareAddr, error)
+	// answersForAll tells whether the kernel answers ARP on the interface for the addresses of other interfaces, too.
+	answersForAll(d device) bool
+	// Close closes what is kept open for send.
+	Close() error
 	// tickle sends IP packets from the server's address to clients, as Tickle does.
 	tickle(server netip.AddrPort, clients []netip.AddrPort) error
 }
 
-// device is a network interface.
-type device struct {
-	index int
-	name  string
-	mac   net.HardwareAddr // empty where there are none, as on loopback
-	// member tells that the interface has another address in the network of the one that moves, and so a route to it.
-	member bool
+// kernel is the network of the namespace that the process is in.
+type kernel struct {
+	mu  sync.Mutex
+	out *os.File // the socket that frames leave by: kept, as the kernel takes some 10 ms to close one
 }
 
-// kernel is the network of the namespace that the process is in.
-type kernel struct{}
+func (k *kernel) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := k.out
+	if k.out = nil; out == nil {
+		return nil
+	}
+	return out.Close()
+}
 
-func (kernel) device(name string, prefix netip.Prefix) (device, error) {
+func (*kernel) macs() ([]net.HardwareAddr, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
-		return device{}, fmt.Errorf("list interfaces: %w", err)
+		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
+	var macs []net.HardwareAddr
 	for _, l := range links {
-		a := l.Attrs()
-		if name != "" && a.Name != name {
-			continue
+		if mac := linkMAC(l); mac != nil {
+			macs = append(macs, mac)
 		}
-		member, err := hasNetwork(l, prefix)
-		if err != nil {
-			return device{}, err
-		}
-		if name == "" && !member {
-			continue
-		}
-		d := device{index: a.Index, name: a.Name, member: member}
-		if len(a.HardwareAddr) == 6 && a.Flags&net.FlagLoopback == 0 {
-			d.mac = a.HardwareAddr
-		}
-		return d, nil
 	}
-	if name == "" {
-		return device{}, fmt.Errorf("no interface has an address in %s; name the device", prefix.Masked())
-	}
-	return device{}, fmt.Errorf("there is no interface %s", name)
+	return macs, nil
 }
 
-// hasNetwork tells whether a link has another address of the prefix's network.
-func hasNetwork(l netlink.Link, prefix netip.Prefix) (bool, error) {
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
-	if err != nil {
-		return false, fmt.Errorf("list addresses of %s: %w", l.Attrs().Name, err)
-	}
-	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() != prefix.Addr() && prefix.Contains(ip.Unmap()) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
+func (*kernel) carrier() (device, io.Closer, error) { return openCarrier() }
 
-func (kernel) carrier() (device, io.Closer, error) { return openCarrier() }
-
-func (kernel) add(d device, prefix netip.Prefix, lifetime time.Duration) error {
+func (*kernel) add(d device, prefix netip.Prefix, lifetime time.Duration) error {
 	a := netlinkAddr(prefix)
 	a.ValidLft = int(lifetime / time.Second)
 	a.PreferedLft = a.ValidLft
+	if d.carrier {
+		a.PreferedLft = 0 // the host's own connections must not come from an address that moves (RFC 6724 section 5)
+	}
 	if prefix.Addr().Is6() {
-		// Duplicate address detection would keep the address unusable for a second; raft knows that there is one holder.
+		// Duplicate address detection would keep the address unusable for a second; a sentry has asked already.
 		a.Flags = unix.IFA_F_NODAD
 	}
 	if err := netlink.AddrReplace(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, a); err != nil {
@@ -99,7 +93,7 @@ func (kernel) add(d device, prefix netip.Prefix, lifetime time.Duration) error {
 	return nil
 }
 
-func (kernel) remove(d device, prefix netip.Prefix) error {
+func (*kernel) remove(d device, prefix netip.Prefix) error {
 	err := netlink.AddrDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, netlinkAddr(prefix))
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("remove %s from %s: %w", prefix, d.name, err)
@@ -114,18 +108,33 @@ func netlinkAddr(p netip.Prefix) *netlink.Addr {
 	}}
 }
 
-func (kernel) send(d device, frame []byte) error {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open packet socket: %w", err)
+func (k *kernel) send(d device, frame []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.out == nil {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open packet socket: %w", err)
+		}
+		k.out = os.NewFile(uintptr(fd), "packet socket")
 	}
-	defer unix.Close(fd)
-	if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: d.index, Halen: 6}); err != nil {
-		return fmt.Errorf("announce on %s: %w", d.name, err)
+	if err := unix.Sendto(int(k.out.Fd()), frame, 0, &unix.SockaddrLinklayer{Ifindex: d.index, Halen: 6}); err != nil {
+		return fmt.Errorf("send a frame on %s: %w", d.name, err)
 	}
 	return nil
 }
 
-func (kernel) tickle(server netip.AddrPort, clients []netip.AddrPort) error {
+func (*kernel) tickle(server netip.AddrPort, clients []netip.AddrPort) error {
 	return Tickle(server, clients)
+}
+
+// answersForAll reads arp_ignore (ip-sysctl), of which the greater value counts. By default it is 0; balancers set it.
+func (*kernel) answersForAll(d device) bool {
+	for _, name := range []string{"all", d.name} {
+		text, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + name + "/arp_ignore")
+		if err == nil && strings.TrimSpace(string(text)) != "0" {
+			return false
+		}
+	}
+	return true
 }

@@ -25,6 +25,8 @@ import (
 const (
 	insideVar = "HOLDFAST_TEST_INSIDE" // set in the process that runs a test inside its namespace
 	holderVar = "HOLDFAST_TEST_HOLDER" // set in a holder: the address
+	ownVar    = "HOLDFAST_TEST_OWN"    // the holder's own address; the next one if empty
+	peersVar  = "HOLDFAST_TEST_PEERS"  // what Config.Peers returns, separated by commas; a lone comma is an empty list
 
 	holderLifetime = 2 * time.Second
 	holderPort     = 2049
@@ -38,24 +40,42 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// holderMain takes the address, beside one of its own on eth0, once standard input says so, and holds it until it is killed.
+// holderMain takes an address of its own on eth0 once standard input says that it is there, and the one that moves with the next line, and holds
+// it until it is killed.
 func holderMain(prefix netip.Prefix) error {
 	in := bufio.NewReader(os.Stdin)
-	if _, err := in.ReadString('\n'); err != nil {
+	if _, err := in.ReadString('\n'); err != nil { // eth0 is there
 		return err
 	}
 	link, err := netlink.LinkByName("eth0")
 	if err != nil {
 		return err
 	}
+	// Without duplicate address detection the device's own addresses can be used at once.
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/accept_dad", []byte("0"), 0o644); err != nil {
+		return err
+	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
 	own := netip.PrefixFrom(prefix.Addr().Next(), prefix.Bits())
-	if err := (kernel{}).add(device{index: link.Attrs().Index, name: "eth0"}, own, time.Hour); err != nil {
+	if text := os.Getenv(ownVar); text != "" {
+		own = netip.MustParsePrefix(text)
+	}
+	if err := (&kernel{}).add(device{index: link.Attrs().Index, name: "eth0"}, own, time.Hour); err != nil {
 		return err
 	}
-	m, err := New(Config{Prefix: prefix, Device: "eth0", Lifetime: holderLifetime, MayHold: func() bool { return true }})
+	cfg := Config{Prefix: prefix, Device: "eth0", Lifetime: holderLifetime, MayHold: func() bool { return true }}
+	if text := os.Getenv(peersVar); text != "" {
+		peers := []netip.Addr{}
+		for p := range strings.SplitSeq(text, ",") {
+			if p != "" {
+				peers = append(peers, netip.MustParseAddr(p))
+			}
+		}
+		cfg.Peers = func() []netip.Addr { return peers }
+	}
+	m, err := New(cfg)
 	if err != nil {
 		return err
 	}
@@ -75,10 +95,19 @@ func holderMain(prefix netip.Prefix) error {
 			c.Write([]byte("x"))
 		}
 	}()
-	if err := m.Acquire(context.Background()); err != nil {
+	if err := m.Release(); err != nil {
 		return err
 	}
-	fmt.Println("held")
+	fmt.Println("ready")
+	if _, err := in.ReadString('\n'); err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := m.Acquire(context.Background()); err != nil {
+		fmt.Println("refused", err)
+	} else {
+		fmt.Println("held", time.Since(start))
+	}
 	in.ReadString('\n')
 	return errors.New("standard input ended")
 }
@@ -118,10 +147,12 @@ type holder struct {
 }
 
 // startHolder starts a holder in a namespace of its own and connects it: the peer of its eth0 is here, by the name "peer".
-func startHolder(t *testing.T, prefix string) *holder {
+func startHolder(t *testing.T, prefix string) *holder { return startHolderAs(t, "peer", prefix) }
+
+func startHolderAs(t *testing.T, name, prefix string, env ...string) *holder {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holderVar+"="+prefix)
+	cmd.Env = append(append(os.Environ(), holderVar+"="+prefix), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -140,13 +171,13 @@ func startHolder(t *testing.T, prefix string) *holder {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "peer"}, PeerName: "eth0"}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0"}
 	if err := netlink.LinkAdd(veth); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { netlink.LinkDel(veth) })
 	for name, f := range map[string]func(netlink.Link) error{
-		"peer": netlink.LinkSetUp,
+		name:   netlink.LinkSetUp,
 		"eth0": func(l netlink.Link) error { return netlink.LinkSetNsPid(l, cmd.Process.Pid) },
 	} {
 		l, err := netlink.LinkByName(name)
@@ -157,18 +188,34 @@ func startHolder(t *testing.T, prefix string) *holder {
 			t.Fatal(err)
 		}
 	}
+	if line := h.say(t, "eth0"); line != "ready" {
+		t.Fatalf("the holder said %q", line)
+	}
 	return h
 }
 
-// acquire tells the holder to take the address, and waits until it has.
-func (h *holder) acquire(t *testing.T) {
+// acquire tells the holder to take the address, waits until it has, and returns the time that took.
+func (h *holder) acquire(t *testing.T) string {
 	t.Helper()
-	if _, err := h.in.Write([]byte("go\n")); err != nil {
+	line := h.say(t, "go")
+	took, ok := strings.CutPrefix(line, "held ")
+	if !ok {
+		t.Fatalf("the holder said %q", line)
+	}
+	return took
+}
+
+// say tells the holder to go on, and returns what it answers.
+func (h *holder) say(t *testing.T, word string) string {
+	t.Helper()
+	if _, err := h.in.Write([]byte(word + "\n")); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := h.out.ReadString('\n'); err != nil || strings.TrimSpace(line) != "held" {
+	line, err := h.out.ReadString('\n')
+	if err != nil {
 		t.Fatalf("the holder said %q, %v", line, err)
 	}
+	return strings.TrimSpace(line)
 }
 
 // TestAddressVanishes: the kernel drops the address of a holder that was killed or stopped, and not before.
@@ -176,7 +223,7 @@ func TestAddressVanishes(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	// An IPv4 address is on a device that goes with the process.
+	// The address is on a device that goes with the process.
 	const atOnce = 200 * time.Millisecond
 	// The kernel rounds up, and looks after its addresses when it has time.
 	const later = 2 * holderLifetime
@@ -187,7 +234,7 @@ func TestAddressVanishes(t *testing.T) {
 	}{
 		{"10.9.0.100/24", syscall.SIGKILL, atOnce},
 		{"10.9.0.100/24", syscall.SIGSTOP, later},
-		{"fd00:9::64/64", syscall.SIGKILL, later},
+		{"fd00:9::64/64", syscall.SIGKILL, atOnce},
 		{"fd00:9::64/64", syscall.SIGSTOP, later},
 	} {
 		t.Run(fmt.Sprint(c.prefix, " ", c.sig), func(t *testing.T) {
@@ -249,7 +296,12 @@ func connectionsIn(t *testing.T, ns *os.File) (conns []string) {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 		if err == nil {
+			var v6 []byte
 			table, err = os.ReadFile("/proc/thread-self/net/tcp")
+			if err == nil {
+				v6, err = os.ReadFile("/proc/thread-self/net/tcp6")
+			}
+			table = append(table, v6...)
 		}
 		read <- err
 	}()
@@ -271,7 +323,16 @@ func TestKillIsSilent(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	h := startHolder(t, "10.9.0.100/24")
+	for _, c := range []struct{ prefix, own string }{
+		{"10.9.0.100/24", "10.9.0.1/24"},
+		{"fd00:9::64/64", "fd00:9::1/64"},
+	} {
+		t.Run(c.prefix, func(t *testing.T) { killIsSilent(t, netip.MustParsePrefix(c.prefix), netip.MustParsePrefix(c.own)) })
+	}
+}
+
+func killIsSilent(t *testing.T, prefix, own netip.Prefix) {
+	h := startHolder(t, prefix.String())
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -281,11 +342,11 @@ func TestKillIsSilent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (kernel{}).add(device{index: peer.Attrs().Index, name: "peer"}, netip.MustParsePrefix("10.9.0.1/24"), time.Hour); err != nil {
+	if err := (&kernel{}).add(device{index: peer.Attrs().Index, name: "peer"}, own, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	h.acquire(t)
-	server := fmt.Sprintf("10.9.0.100:%d", holderPort)
+	server := netip.AddrPortFrom(prefix.Addr(), holderPort).String()
 	var clients []net.Conn
 	for range 20 {
 		c, err := net.DialTimeout("tcp", server, 5*time.Second)
@@ -343,7 +404,7 @@ func announceUpdates(t *testing.T, prefix, own netip.Prefix) {
 		t.Fatal(err)
 	}
 	d := device{index: peer.Attrs().Index, name: "peer"}
-	if err := (kernel{}).add(d, own, time.Hour); err != nil {
+	if err := (&kernel{}).add(d, own, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	old := net.HardwareAddr{2, 0, 0, 0, 0, 99}

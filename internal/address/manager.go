@@ -1,6 +1,7 @@
 package address
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,13 +30,17 @@ var announceAfter = []time.Duration{50 * time.Millisecond, 200 * time.Millisecon
 type Config struct {
 	// Prefix is the address, and the length of its network's prefix.
 	Prefix netip.Prefix
-	// Device is the interface to put it on; if empty, the one that has an address in the same network.
+	// Device is the interface whose neighbours are to reach it; if empty, the one that has an address in the same network, or a route to it.
 	Device string
 	// Lifetime is how long the kernel keeps the address when it is not renewed, in whole seconds; DefaultLifetime if zero.
 	Lifetime time.Duration
 	// MayHold tells whether this node still is the one to hold the address: whether it leads, and under a lease. It is
 	// asked before every renewal, because a process that was stopped for a while does not know what it missed.
 	MayHold func() bool
+	// Peers returns the IP addresses of the cluster's other nodes, to tell a node from a stranger who has the address: nodes are asked for
+	// their link addresses on the same interface. If nil, nobody is asked who has the address before it is taken. It is called with each
+	// Probe, Acquire and suspicion and must not wait.
+	Peers func() []netip.Addr
 	// Logger gets what goes wrong in the background; the default one if nil.
 	Logger *slog.Logger
 }
@@ -49,7 +54,14 @@ type Manager struct {
 	hold    *hold   // nil when the address is not held
 	carrier *device // made at first use; nil before, and where there is none
 	opened  io.Closer
-	plain   bool // there is no carrier: the address is on the device that it is announced on
+	plain   bool    // there is no carrier: the address is on the device that it is announced on
+	sentry  *sentry // made at first use; nil before, and where there are no neighbours
+
+	known     nodes
+	unguarded sync.Once // logs that there is no guard
+
+	seen     sync.Mutex
+	conflict *Conflict // nil without
 }
 
 // place is where an address is.
@@ -57,13 +69,18 @@ type place struct {
 	announce device // that the neighbours are on
 	carrier  device // that has the address
 	prefix   netip.Prefix
+	silent   bool // the kernel does not answer the neighbours who ask for the address
 }
+
+// guarded tells that the kernel has to be kept from sending what comes from the address when it is gone, see guardPriority.
+func (p place) guarded() bool { return p.carrier.carrier && p.prefix.Addr().Is6() }
 
 // hold is the time between Acquire and Release.
 type hold struct {
 	place
-	stop context.CancelFunc
-	done chan struct{} // closed when the loop has ended and the address is removed
+	sentry *sentry // nil where there are no neighbours
+	stop   context.CancelFunc
+	done   chan struct{} // closed when the loop has ended and the address is removed
 
 	mu      sync.Mutex
 	server  netip.AddrPort   // of the connections to tickle again
@@ -88,32 +105,108 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Manager{cfg: cfg, net: kernel{}}, nil
+	return &Manager{cfg: cfg, net: &kernel{}}, nil
+}
+
+// Probe begins to ask the neighbours who has the address, for an Acquire that may follow within a second, and returns at once. A node calls it
+// when it begins to campaign: when it leads the answers are there, and Acquire need not wait for them.
+func (m *Manager) Probe() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.heldLocked() || m.cfg.Peers == nil {
+		return
+	}
+	// What goes wrong here goes wrong in Acquire, too, which says so.
+	if p, err := m.placeLocked(); err == nil {
+		if s, err := m.sentryLocked(p); err == nil && s != nil && time.Since(s.began) > probeFresh/2 {
+			s.begin()
+		}
+	}
+}
+
+// sentryLocked returns the sentry, or nil where there are no neighbours. m.mu is held, and the address is not.
+func (m *Manager) sentryLocked(p place) (*sentry, error) {
+	if m.sentry != nil && m.sentry.dev.index == p.announce.index && bytes.Equal(m.sentry.dev.mac, p.announce.mac) {
+		return m.sentry, nil
+	}
+	m.closeSentryLocked()
+	if len(p.announce.mac) == 0 || m.cfg.Peers == nil && !p.silent {
+		return nil, nil
+	}
+	s, err := startSentry(m.net, m.cfg.Logger, p.announce, p.prefix.Addr(), m.cfg.Peers, &m.known)
+	if err != nil {
+		return nil, err
+	}
+	m.sentry = s
+	return s, nil
+}
+
+func (m *Manager) closeSentryLocked() {
+	if m.sentry != nil {
+		m.sentry.close()
+		m.sentry = nil
+	}
 }
 
 // Acquire puts the address on this machine, announces it, and keeps renewing and announcing it until Release is called,
-// ctx ends, or MayHold denies it. It returns after the first announcement; an error means that the address is not held.
+// ctx ends, or MayHold denies it. It returns after the first announcement; an error means that the address is not held: a *ConflictError that a
+// machine outside the cluster has it, a *DeviceError that no interface of this machine can have it.
 // Acquire of an address that is held already takes it anew.
 func (m *Manager) Acquire(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	held := m.heldLocked()
 	m.endLocked()
 	p, err := m.placeLocked()
 	if err != nil {
 		return fmt.Errorf("take over %s: %w", m.cfg.Prefix, err)
 	}
-	added := time.Now()
-	if err := m.net.add(p.carrier, p.prefix, m.cfg.Lifetime); err != nil {
-		return fmt.Errorf("take over: %w", err)
+	s, err := m.sentryLocked(p)
+	if err != nil {
+		m.cfg.Logger.Warn("cannot see who else has the address", "address", m.cfg.Prefix, "err", err)
+		if p.silent {
+			p = place{announce: p.announce, carrier: p.announce, prefix: m.cfg.Prefix}
+		}
+	}
+	if err := m.take(ctx, p, s, held); err != nil {
+		return fmt.Errorf("take over %s: %w", m.cfg.Prefix, err)
 	}
 	if err := m.announce(p.announce); err != nil {
 		// Neighbours that do not know the address yet will ask for it, and it is announced again.
 		m.cfg.Logger.Warn("cannot announce the address", "address", m.cfg.Prefix, "err", err)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	h := &hold{place: p, stop: stop, done: make(chan struct{})}
+	h := &hold{place: p, sentry: s, stop: stop, done: make(chan struct{})}
 	m.hold = h
-	go m.keep(ctx, h, added)
+	go m.keep(ctx, h, time.Now())
+	return nil
+}
+
+// take adds the address unless a stranger has it. What was held until now is not asked for.
+func (m *Manager) take(ctx context.Context, p place, s *sentry, held bool) error {
+	if s != nil && !held {
+		if time.Since(s.began) > probeFresh {
+			s.begin()
+		}
+		mac, found, err := s.stranger(ctx, probeWait)
+		if err != nil {
+			return err
+		}
+		if found {
+			m.sighted(mac)
+			return &ConflictError{Address: m.cfg.Prefix.Addr(), Device: p.announce.name, MAC: mac[:]}
+		}
+		m.noConflict()
+		if !m.cfg.MayHold() {
+			return errors.New("this node may no longer hold it")
+		}
+	}
+	if err := m.put(p); err != nil {
+		return err
+	}
+	if s != nil {
+		s.answers.Store(p.silent)
+	}
 	return nil
 }
 
@@ -123,11 +216,37 @@ func (m *Manager) Release() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.endLocked()
+	m.noConflict()
 	p, err := m.placeLocked()
 	if err != nil {
 		return fmt.Errorf("release %s: %w", m.cfg.Prefix, err)
 	}
-	return errors.Join(m.net.remove(p.carrier, p.prefix), m.net.remove(p.announce, m.cfg.Prefix))
+	if _, err := m.sentryLocked(p); err != nil {
+		m.cfg.Logger.Debug("cannot see who else has the address", "address", m.cfg.Prefix, "err", err) // Acquire warns
+	}
+	return errors.Join(m.takeOff(p), m.net.remove(p.announce, m.cfg.Prefix))
+}
+
+// put adds the address, or renews it.
+func (m *Manager) put(p place) error {
+	if err := m.net.add(p.carrier, p.prefix, m.cfg.Lifetime); err != nil || !p.guarded() {
+		return err
+	}
+	if err := m.net.guard(p.carrier, p.prefix.Addr(), m.cfg.Lifetime); err != nil {
+		m.unguarded.Do(func() {
+			m.cfg.Logger.Warn("clients of a killed process will be reset and try to connect before the address has moved", "address", m.cfg.Prefix, "err", err)
+		})
+	}
+	return nil
+}
+
+// takeOff removes the address.
+func (m *Manager) takeOff(p place) error {
+	var err error
+	if p.guarded() {
+		err = m.net.closeGuard(p.carrier, p.prefix.Addr())
+	}
+	return errors.Join(err, m.net.remove(p.carrier, p.prefix))
 }
 
 // Close releases the address and what the Manager keeps open. The Manager is not to be used afterwards.
@@ -135,9 +254,14 @@ func (m *Manager) Close() error {
 	err := m.Release()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.closeSentryLocked()
+	err = errors.Join(err, m.net.Close())
 	if m.opened != nil {
 		err = errors.Join(err, m.opened.Close())
 		m.opened, m.carrier = nil, nil
+		if ip := m.cfg.Prefix.Addr(); ip.Is6() {
+			err = errors.Join(err, m.net.unguard(ip))
+		}
 	}
 	return err
 }
@@ -148,10 +272,8 @@ func (m *Manager) placeLocked() (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	// Linux answers for an IPv4 address of any device, but advertises an IPv6 address on its own only. And where the
-	// moving address is the only one of its network, the route to the clients comes and goes with it.
-	fits := d.member && m.cfg.Prefix.Addr().Is4()
-	if m.carrier == nil && !m.plain && fits {
+	// Where the moving address is the only one of its network, the route to the clients comes and goes with it.
+	if m.carrier == nil && !m.plain && d.member {
 		carrier, opened, err := m.net.carrier()
 		if err != nil {
 			m.cfg.Logger.Warn("the address will outlive a killed process for its lifetime, and clients will wait for longer", "err", err)
@@ -160,22 +282,26 @@ func (m *Manager) placeLocked() (place, error) {
 			m.carrier, m.opened = &carrier, opened
 		}
 	}
-	if m.carrier == nil || !fits {
+	if m.carrier == nil || !d.member {
 		return place{announce: d, carrier: d, prefix: m.cfg.Prefix}, nil
 	}
-	return place{announce: d, carrier: *m.carrier, prefix: hostPrefix(m.cfg.Prefix)}, nil
+	silent := m.cfg.Prefix.Addr().Is6() || !m.net.answersForAll(d)
+	return place{announce: d, carrier: *m.carrier, prefix: hostPrefix(m.cfg.Prefix), silent: silent}, nil
 }
 
 // Held tells whether the address is being kept up.
 func (m *Manager) Held() bool {
 	m.mu.Lock()
-	h := m.hold
-	m.mu.Unlock()
-	if h == nil {
+	defer m.mu.Unlock()
+	return m.heldLocked()
+}
+
+func (m *Manager) heldLocked() bool {
+	if m.hold == nil {
 		return false
 	}
 	select {
-	case <-h.done:
+	case <-m.hold.done:
 		return false
 	default:
 		return true
@@ -212,6 +338,16 @@ func (m *Manager) endLocked() {
 func (m *Manager) keep(ctx context.Context, h *hold, added time.Time) {
 	defer close(h.done)
 	defer h.stop()
+	var claims chan macAddr
+	if h.sentry != nil {
+		defer h.sentry.answers.Store(false)
+		claims = h.sentry.claims
+	}
+	d := &defence{m: m, h: h, timer: time.NewTimer(0)}
+	if m.currentConflict() == nil {
+		d.timer.Stop()
+	}
+	defer d.timer.Stop()
 	renew := time.NewTicker(m.cfg.Lifetime / renewals)
 	defer renew.Stop()
 	again := time.NewTimer(announceAfter[0])
@@ -229,11 +365,15 @@ func (m *Manager) keep(ctx context.Context, h *hold, added time.Time) {
 				m.drop(h.place)
 				return
 			}
-			err := m.net.add(h.carrier, h.prefix, m.cfg.Lifetime)
+			err := m.put(h.place)
 			if err != nil && !failing {
 				m.cfg.Logger.Error("cannot renew the address", "address", m.cfg.Prefix, "err", err)
 			}
 			failing = err != nil
+		case mac := <-claims:
+			d.claimed(mac)
+		case <-d.timer.C:
+			d.look()
 		case <-again.C:
 			m.repeat(h)
 			announced++
@@ -246,7 +386,7 @@ func (m *Manager) keep(ctx context.Context, h *hold, added time.Time) {
 
 // drop removes the address on behalf of keep.
 func (m *Manager) drop(p place) {
-	if err := m.net.remove(p.carrier, p.prefix); err != nil {
+	if err := m.takeOff(p); err != nil {
 		m.cfg.Logger.Error("cannot remove the address; the kernel will when its lifetime ends", "address", m.cfg.Prefix, "err", err)
 	}
 }

@@ -24,7 +24,73 @@ type fakeNetwork struct {
 	where   string // device and prefix of the last add
 
 	carrierErr error
-	alone      bool // there is no other address in the network
+	listenErr  error
+	guardErr   error
+	guarded    bool
+	alone      bool                    // there is no other address in the network
+	ports      []*fakePort             // that were opened
+	answer     func(m *message) []byte // what the neighbours answer to a question; may be nil
+	sent       []message               // what frames said
+}
+
+// fakePort hands out the frames that a test puts into it.
+type fakePort struct {
+	frames chan []byte
+	closed chan struct{}
+}
+
+func (p *fakePort) Read(b []byte) (int, error) {
+	select {
+	case f := <-p.frames:
+		return copy(b, f), nil
+	case <-p.closed:
+		return 0, io.ErrClosedPipe
+	}
+}
+
+func (p *fakePort) Close() error {
+	close(p.closed)
+	return nil
+}
+
+func (f *fakeNetwork) listen(device, uint16, netip.Addr) (io.ReadCloser, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.listenErr != nil {
+		return nil, f.listenErr
+	}
+	p := &fakePort{frames: make(chan []byte, 16), closed: make(chan struct{})}
+	f.ports = append(f.ports, p)
+	return p, nil
+}
+
+func (f *fakeNetwork) macs() ([]net.HardwareAddr, error) { return nil, nil }
+
+func (f *fakeNetwork) guard(device, netip.Addr, time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.guarded = true
+	return f.guardErr
+}
+
+func (f *fakeNetwork) closeGuard(device, netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.guarded = false
+	return nil
+}
+
+func (f *fakeNetwork) unguard(netip.Addr) error { return nil }
+
+func (f *fakeNetwork) Close() error { return nil }
+
+func (f *fakeNetwork) answersForAll(device) bool { return true }
+
+// arrive gives a frame to the port that was opened last.
+func (f *fakeNetwork) arrive(frame []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ports[len(f.ports)-1].frames <- frame
 }
 
 func (f *fakeNetwork) device(string, netip.Prefix) (device, error) {
@@ -32,7 +98,7 @@ func (f *fakeNetwork) device(string, netip.Prefix) (device, error) {
 }
 
 func (f *fakeNetwork) carrier() (device, io.Closer, error) {
-	return device{index: 3, name: "holdfast0"}, io.NopCloser(nil), f.carrierErr
+	return device{index: 3, name: "holdfast0", carrier: true}, io.NopCloser(nil), f.carrierErr
 }
 
 func (f *fakeNetwork) add(d device, p netip.Prefix, lifetime time.Duration) error {
@@ -52,10 +118,18 @@ func (f *fakeNetwork) remove(device, netip.Prefix) error {
 	return nil
 }
 
-func (f *fakeNetwork) send(device, []byte) error {
+func (f *fakeNetwork) send(_ device, frame []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.frames++
+	if m, ok := parseFrame(frame); ok {
+		f.sent = append(f.sent, m)
+		if f.answer != nil {
+			if a := f.answer(&m); a != nil {
+				f.ports[len(f.ports)-1].frames <- a
+			}
+		}
+	}
 	return nil
 }
 
@@ -198,7 +272,8 @@ func TestManagerPlaces(t *testing.T) {
 		{"10.94.0.100/24", nil, false, "holdfast0 10.94.0.100/32"},
 		{"10.94.0.100/24", nil, true, "eth0 10.94.0.100/24"},
 		{"10.94.0.100/24", errors.New("no tun here"), false, "eth0 10.94.0.100/24"},
-		{"fd00::64/64", nil, false, "eth0 fd00::64/64"},
+		{"fd00::64/64", nil, false, "holdfast0 fd00::64/128"},
+		{"fd00::64/64", nil, true, "eth0 fd00::64/64"},
 	} {
 		m, f := newTestManager(t, func() bool { return true })
 		m.cfg.Prefix = netip.MustParsePrefix(c.prefix)
