@@ -22,7 +22,10 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
-	if e.Line > 0 {
+	switch {
+	case e.Line > 0 && e.File == "":
+		fmt.Fprintf(&b, "line %d:%d", e.Line, e.Column)
+	case e.Line > 0:
 		fmt.Fprintf(&b, ":%d:%d", e.Line, e.Column)
 	}
 	for _, part := range []string{e.Key, e.Message} {

@@ -66,6 +66,9 @@ func (s *Size) UnmarshalText(text []byte) error { return s.parse(string(text)) }
 // UnmarshalJSON takes a string such as "64MiB", and a number of bytes.
 func (s *Size) UnmarshalJSON(text []byte) error {
 	unquoted := string(text)
+	if unquoted == "null" {
+		return nil
+	}
 	if strings.HasPrefix(unquoted, `"`) {
 		if err := json.Unmarshal(text, &unquoted); err != nil {
 			return err

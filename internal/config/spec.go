@@ -212,6 +212,36 @@ func (e *Export) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*plain)(e))
 }
 
+// Clone returns a copy that shares nothing with s.
+func (s *Spec) Clone() *Spec {
+	c := *s
+	c.Nodes, c.Volumes = slices.Clone(s.Nodes), slices.Clone(s.Volumes)
+	for i := range c.Volumes {
+		c.Volumes[i] = s.Volumes[i].Clone()
+	}
+	return &c
+}
+
+// Clone returns a copy that shares nothing with v.
+func (v *VolumeSpec) Clone() VolumeSpec {
+	c := *v
+	c.Nodes, c.Prefer, c.Exports = slices.Clone(v.Nodes), slices.Clone(v.Prefer), slices.Clone(v.Exports)
+	for i := range c.Exports {
+		c.Exports[i] = v.Exports[i].Clone()
+	}
+	return c
+}
+
+// Clone returns a copy that shares nothing with e.
+func (e *Export) Clone() Export {
+	c := *e
+	c.Clients = slices.Clone(e.Clients)
+	for i := range c.Clients {
+		c.Clients[i].Options = slices.Clone(e.Clients[i].Options)
+	}
+	return c
+}
+
 // Volume returns the volume of that name, or nil.
 func (s *Spec) Volume(name string) *VolumeSpec {
 	if i := slices.IndexFunc(s.Volumes, func(v VolumeSpec) bool { return v.Name == name }); i >= 0 {

@@ -3,7 +3,6 @@ package config
 import (
 	_ "embed"
 	"fmt"
-	"slices"
 	"strconv"
 )
 
@@ -53,7 +52,7 @@ func (s *Spec) Validate() error {
 		return err
 	}
 	// Nothing that is valid gets here: it is the last defence against text that YAML bends.
-	complete := &Spec{Cluster: s.Cluster, Nodes: s.Nodes, Volumes: slices.Clone(s.Volumes)}
+	complete := s.Clone()
 	for i := range complete.Volumes {
 		complete.Volumes[i].Complete()
 	}

@@ -295,3 +295,27 @@ func TestAnchors(t *testing.T) {
 		t.Errorf("exports: %+v", w.Exports)
 	}
 }
+
+// TestClone overwrites all of a copy.
+func TestClone(t *testing.T) {
+	s := mustParseSpec(t, strings.Replace(ExampleSpec(), "# nodes: [a, b, c]", "nodes: [a, b, c] ", 1))
+	before := string(s.YAML())
+	c := s.Clone()
+	if diff := cmp.Diff(s, c, samePrefix); diff != "" {
+		t.Error(diff)
+	}
+	c.Nodes[0].Zone = "x"
+	v := &c.Volumes[0]
+	v.Nodes[0], v.Prefer[0], v.Exports[0].Mode, v.Exports[0].Clients[0].Match, v.Exports[0].Clients[0].Options[0] = "x", "x", 0, "x", "x"
+	v.Name = "x"
+	if after := string(s.YAML()); after != before {
+		t.Error(cmp.Diff(before, after))
+	}
+}
+
+func TestErrorWithoutFile(t *testing.T) {
+	_, err := ParseSpec("", []byte("volumes: 3\n"))
+	if want := "line 1:10: volumes: want a list, not \"3\"\n  1 | volumes: 3\n    |          ^"; err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+}
