@@ -34,6 +34,7 @@ type decoder struct {
 	bad     map[string]bool  // keys that an error is about already
 	anchors map[string]ast.Node
 	depth   int
+	values  int
 	// optional says that the file may be empty.
 	optional bool
 	// placeless says that the text was made from values: it is their keys that a person knows, not its lines.
@@ -42,6 +43,9 @@ type decoder struct {
 
 // maxDepth bounds nesting, aliases of aliases included; the schema needs a tenth of it.
 const maxDepth = 64
+
+// maxValues bounds what aliases of lists of aliases multiply to; a file with 10,000 exports has less.
+const maxValues = 1 << 18
 
 func newDecoder(file string, text []byte) *decoder {
 	return &decoder{
@@ -171,6 +175,12 @@ func (d *decoder) value(n ast.Node, v reflect.Value, key string) {
 		return
 	}
 	defer func() { d.depth-- }()
+	if d.values++; d.values > maxValues {
+		if d.values == maxValues+1 {
+			d.fail(placeOfNode(n), key, "these are more than %d values, aliases included", maxValues)
+		}
+		return
+	}
 	switch t := n.(type) {
 	case *ast.AnchorNode:
 		d.anchors[t.Name.GetToken().Value] = t.Value

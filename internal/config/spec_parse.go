@@ -31,8 +31,8 @@ func ParseSpec(file string, text []byte) (*Spec, error) {
 func parseSpec(d *decoder, text []byte) (*Spec, error) {
 	s := new(Spec)
 	d.parse(text, s)
-	// A file that cannot be read as YAML, or holds nothing, has no values to be checked.
-	if len(d.places) > 0 && !d.bad[""] {
+	// A file that cannot be read as YAML, or holds nothing or too much, has no values to be checked.
+	if len(d.places) > 0 && !d.bad[""] && d.values <= maxValues {
 		d.checkSpec(s)
 	}
 	for i := range s.Volumes {

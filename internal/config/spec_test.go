@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -317,5 +318,17 @@ func TestErrorWithoutFile(t *testing.T) {
 	_, err := ParseSpec("", []byte("volumes: 3\n"))
 	if want := "line 1:10: volumes: want a list, not \"3\"\n  1 | volumes: 3\n    |          ^"; err == nil || err.Error() != want {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestTooManyValues checks that a short file cannot keep a node busy for long.
+func TestTooManyValues(t *testing.T) {
+	repeat := func(alias string) string { return "[" + strings.Repeat(alias+", ", 1000) + "]" }
+	text := "volumes: [&v {name: v, prefer: &p " + repeat("a") + ", exports: [&e {path: /, clients: [&c {match: a, options: *p}, " + repeat("*c")[1:] + "}, " +
+		repeat("*e")[1:] + "}, " + repeat("*v")[1:]
+	_, err := ParseSpec("bomb.yaml", []byte(text))
+	var errs Errors
+	if !errors.As(err, &errs) || !slices.ContainsFunc(errs, func(e *Error) bool { return strings.Contains(e.Message, "more than 262144 values") }) {
+		t.Errorf("%d errors", len(errs))
 	}
 }
