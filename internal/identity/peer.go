@@ -86,7 +86,7 @@ func PeerOfCertificate(cert *x509.Certificate) (Peer, error) {
 		}
 	case "admin":
 		p.Kind = KindAdmin
-		if rest != p.Name {
+		if rest != p.Name || checkName(rest) != nil {
 			return Peer{}, fmt.Errorf("%w: it names the administrators %q and %q", ErrForeign, rest, p.Name)
 		}
 	default:
