@@ -194,8 +194,8 @@ func TestAnswers(t *testing.T) {
 		if err := m.Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if d := m.Describe(); !d.Vanishes || d.Carrier != "holdfast0" || d.Device != "eth0" || !f.guarded {
-			t.Errorf("%+v, guarded %v", d, f.guarded)
+		if d := m.Describe(); !d.Vanishes || d.Carrier != "holdfast0" || d.Device != "eth0" || !f.isGuarded() {
+			t.Errorf("%+v, guarded %v", d, f.isGuarded())
 		}
 		time.Sleep(5 * time.Second)
 		f.mu.Lock()
@@ -204,11 +204,13 @@ func TestAnswers(t *testing.T) {
 		f.arrive(question)
 		f.arrive(solicitationFrame(strangerMAC, client.from)) // somebody else's
 		synctest.Wait()
+		f.mu.Lock()
 		if len(f.sent) != 1 || f.sent[0].claim != m.cfg.Prefix.Addr() {
 			t.Errorf("answers: %+v", f.sent)
 		}
+		f.mu.Unlock()
 		closeManager(t, m)
-		if f.guarded {
+		if f.isGuarded() {
 			t.Error("packets from an address that is gone may leave")
 		}
 	})

@@ -90,7 +90,23 @@ func (*kernel) add(d device, prefix netip.Prefix, lifetime time.Duration) error 
 	if err := netlink.AddrReplace(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}}, a); err != nil {
 		return fmt.Errorf("add %s to %s: %w", prefix, d.name, err)
 	}
+	if prefix.Addr().Is6() {
+		awaitLocal(prefix.Addr())
+	}
 	return nil
+}
+
+// awaitLocal waits until the kernel takes packets for an IPv6 address that was added: it does that in the background, and drops what arrives
+// before, so that the first client would come to know the address as one that is silent for a second. There is no event for it: the one for
+// the address comes too early.
+func awaitLocal(ip netip.Addr) {
+	const patience, pause = 100 * time.Millisecond, 100 * time.Microsecond
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(pause) {
+		routes, err := netlink.RouteGet(ip.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+	}
 }
 
 func (*kernel) remove(d device, prefix netip.Prefix) error {

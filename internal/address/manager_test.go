@@ -73,6 +73,12 @@ func (f *fakeNetwork) guard(device, netip.Addr, time.Duration) error {
 	return f.guardErr
 }
 
+func (f *fakeNetwork) isGuarded() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.guarded
+}
+
 func (f *fakeNetwork) closeGuard(device, netip.Addr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
