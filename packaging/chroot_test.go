@@ -12,6 +12,8 @@ import (
 const (
 	suite  = "bookworm"
 	mirror = "http://deb.debian.org/debian"
+	// include is what the package needs, and what a guest that boots does. In a chroot systemd is there but does not run, as when an image is built.
+	include = "systemd,systemd-sysv,udev,kmod,iproute2,procps"
 )
 
 // chroot is a minimal Debian in a folder.
@@ -61,8 +63,7 @@ func debianBase(t *testing.T) string {
 		t.Fatal(err)
 	}
 	root := filepath.Join(t.TempDir(), "base")
-	// systemd is there, but does not run, as when an image is built.
-	if out, err := exec.Command("debootstrap", "--variant=minbase", "--include=systemd", "--arch="+runtime.GOARCH, suite, root, mirror).CombinedOutput(); err != nil {
+	if out, err := exec.Command("debootstrap", "--variant=minbase", "--include="+include, "--arch="+runtime.GOARCH, suite, root, mirror).CombinedOutput(); err != nil {
 		t.Skipf("debootstrap cannot make a Debian here, is %s out of reach? %v\n%s", mirror, err, out[max(0, len(out)-2000):])
 	}
 	unfinished := archive + ".tmp"

@@ -51,7 +51,7 @@ func Watchdog() (interval time.Duration, ok bool, err error) {
 // Run gives the watchdog a sign of life three times an interval for as long as alive returns nil, until ctx ends. Without a watchdog it returns at once.
 //
 // alive may wait: as long as it does there is no sign of life. It should go through whatever a hang would show in, and must not ask for anything that a healthy process
-// can be without for a while, such as a majority or a fast disk. ctx should end after everything else in the process has: systemd may still watch while it stops.
+// can be without for a while, such as a majority or a fast disk. ctx may end when the process begins to stop: from then on systemd does not watch, but has TimeoutStopSec=.
 func Run(ctx context.Context, log *slog.Logger, alive func() error) {
 	interval, ok, err := Watchdog()
 	if err != nil {
