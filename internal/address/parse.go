@@ -45,7 +45,7 @@ func parseARP(p []byte) (message, bool) {
 	if !m.from.IsUnspecified() {
 		m.claim = m.from
 	}
-	if target := netip.AddrFrom4([4]byte(p[24:28])); binary.BigEndian.Uint16(p[6:]) == arpRequest && target != m.from {
+	if target := netip.AddrFrom4([4]byte(p[24:28])); binary.BigEndian.Uint16(p[6:]) == arpRequest && target != m.from && !target.IsUnspecified() {
 		m.asks = target
 	}
 	return m, m.claim.IsValid() || m.asks.IsValid()
@@ -66,7 +66,7 @@ func parseNeighbour(sender macAddr, p []byte) (message, bool) {
 		return message{}, false
 	}
 	target := netip.AddrFrom16([16]byte(icmp[8:24]))
-	if target.IsMulticast() {
+	if target.IsMulticast() || target.IsUnspecified() {
 		return message{}, false
 	}
 	switch icmp[0] {
