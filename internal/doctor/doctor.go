@@ -52,6 +52,8 @@ type Peer struct {
 	Name string
 	// Address is the host, a name or an address, and the node port.
 	Address string
+	// NFS is where the peer accepts NFS clients whether it leads or not, host:port, if it does so anywhere.
+	NFS []string
 	// ClockOffset is by how much the peer's clock is ahead, if ClockKnown.
 	ClockOffset time.Duration
 	ClockKnown  bool

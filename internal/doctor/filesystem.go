@@ -57,16 +57,16 @@ var fsKinds = map[uint32]fsKind{
 	unix.MSDOS_SUPER_MAGIC:     {"vfat", Problem, "has no sparse files and no journal"},
 }
 
-// existing returns the folder, or the nearest above it that exists.
+// existing returns the folder, or the nearest above it that exists, without symbolic links.
 func existing(folder string) (string, error) {
 	folder, err := filepath.Abs(folder)
 	if err != nil {
 		return "", err
 	}
 	for {
-		_, err := os.Stat(folder)
+		real, err := filepath.EvalSymlinks(folder)
 		if err == nil || !errors.Is(err, os.ErrNotExist) || folder == "/" {
-			return folder, err
+			return real, err
 		}
 		folder = filepath.Dir(folder)
 	}

@@ -124,7 +124,7 @@ func parseNft(s string) ruleset {
 				continue
 			}
 			ru := rule{accept: words[verdict] == "accept", drop: words[verdict] != "accept"}
-			for i, w := range words {
+			for i, w := range words[:verdict] {
 				if w == "dport" && slices.Contains(words[:i], "tcp") || w == "dport" && slices.Contains(words[:i], "th") {
 					ru.ports, ru.named = parsePorts(words[i+1 : verdict])
 				}

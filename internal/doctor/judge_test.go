@@ -104,6 +104,9 @@ func TestJudge(t *testing.T) {
 		{"peer unknown", judgePeer(peer, 0, &net.DNSError{Err: "no such host", Name: "n2"}), Problem, "no such host"},
 		{"peer otherwise", judgePeer(peer, 0, errors.New("odd")), Problem, "odd"},
 
+		{"peer accepts NFS", one(judgeNFS(peer, "n2:2049", nil)), OK, "n2:2049"},
+		{"peer refuses NFS", one(judgeNFS(peer, "n2:2049", syscall.ECONNREFUSED)), Warning, "n2:2049"},
+
 		{"path", judgePath(peer, path{"eth0", 1500, 1500, true, true}), OK, "1500"},
 		{"path narrow", judgePath(peer, path{"eth0", 9000, 1500, true, true}), Warning, "eth0 takes 9000"},
 		{"path with a hole", judgePath(peer, path{"eth0", 9000, 9000, true, false}), Problem, "do not reach n2"},

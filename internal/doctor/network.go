@@ -46,8 +46,20 @@ func checkPeers(ctx context.Context, _ *host, cfg *Config) []finding {
 	defer cancel()
 	return eachPeer(cfg, func(p Peer) []finding {
 		rtt, err := roundTrip(ctx, p.Address)
-		return judgePeer(p, rtt, err)
+		found := judgePeer(p, rtt, err)
+		for _, nfs := range p.NFS {
+			_, err := roundTrip(ctx, nfs)
+			found = append(found, judgeNFS(p, nfs, err))
+		}
+		return found
 	})
+}
+
+func judgeNFS(p Peer, address string, err error) finding {
+	if err != nil {
+		return finding{Warning, fmt.Sprintf("%s does not accept NFS at %s: %v.", p.Name, address, err), "See whether Holdfast runs there, and whether a firewall lets the port in: clients need it too."}
+	}
+	return fine("%s accepts NFS at %s.", p.Name, address)
 }
 
 // roundTrip returns how long a connection takes to be made: one round trip. The quicker of two counts: the first one may wait for ARP.
@@ -164,7 +176,7 @@ func probePath(ctx context.Context, address string) (w path, err error) {
 	if w.device, w.deviceMTU, err = deviceOf(local); err != nil {
 		return w, err
 	}
-	mtu, headers, err := forbidFragments(u, local.Is4())
+	headers, err := forbidFragments(u, local.Is4())
 	if err != nil {
 		return w, fmt.Errorf("forbid fragments: %w", err)
 	}
@@ -174,14 +186,14 @@ func probePath(ctx context.Context, address string) (w path, err error) {
 		if w.small = w.small || answered(ctx, u, 1, wait); !w.small {
 			continue
 		}
-		if w.mtu, err = mtu(); err != nil {
+		if w.mtu, err = pathMTU(ctx, u.RemoteAddr().String(), local.Is4()); err != nil {
 			return w, err
 		}
 		if w.large = answered(ctx, u, w.mtu-headers, wait); w.large {
 			break
 		}
 	}
-	w.mtu, err = mtu() // a router may have told a smaller one
+	w.mtu, err = pathMTU(ctx, u.RemoteAddr().String(), local.Is4()) // a router may have told a smaller one
 	return w, err
 }
 
@@ -199,25 +211,41 @@ func answered(ctx context.Context, u *net.UDPConn, n int, wait time.Duration) bo
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// forbidFragments makes the socket send packets as they are, and returns how to ask for the MTU of its path, and the size of the headers.
-func forbidFragments(u *net.UDPConn, is4 bool) (mtu func() (int, error), headers int, err error) {
-	level, discover, do, ask, headers := unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, unix.IPV6_MTU, 40+8
+// forbidFragments makes the socket send packets as they are, and returns the size of their headers.
+func forbidFragments(u *net.UDPConn, is4 bool) (headers int, err error) {
+	level, option, value, headers := unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, 40+8
 	if is4 {
-		level, discover, do, ask, headers = unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, unix.IP_MTU, 20+8
+		level, option, value, headers = unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO, 20+8
 	}
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
-	var optErr error
-	if err := raw.Control(func(fd uintptr) { optErr = unix.SetsockoptInt(int(fd), level, discover, do) }); err != nil {
-		return nil, 0, err
+	ctlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, value) })
+	return headers, errors.Join(ctlErr, err)
+}
+
+// pathMTU returns what the kernel believes to be the MTU of the path to an address. It takes a socket of its own, because one that was used may
+// have forgotten its route.
+func pathMTU(ctx context.Context, address string, is4 bool) (mtu int, err error) {
+	nc, err := (&net.Dialer{}).DialContext(ctx, "udp", address)
+	if err != nil {
+		return 0, err
 	}
-	mtu = func() (n int, err error) {
-		ctlErr := raw.Control(func(fd uintptr) { n, err = unix.GetsockoptInt(int(fd), level, ask) })
-		return n, errors.Join(ctlErr, err)
+	defer nc.Close()
+	raw, err := nc.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return 0, err
 	}
-	return mtu, headers, optErr
+	level, option := unix.IPPROTO_IPV6, unix.IPV6_MTU
+	if is4 {
+		level, option = unix.IPPROTO_IP, unix.IP_MTU
+	}
+	ctlErr := raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), level, option) })
+	if err := errors.Join(ctlErr, err); err != nil {
+		return 0, fmt.Errorf("ask for the MTU of the path: %w", err)
+	}
+	return mtu, nil
 }
 
 // deviceOf returns the device that has an address.
