@@ -3,6 +3,7 @@ package link
 import (
 	"crypto/tls"
 	"sync"
+	"time"
 
 	"holdfast/internal/identity"
 )
@@ -47,6 +48,24 @@ func (c *Conn) Close() error {
 	})
 	return c.Conn.Close()
 }
+
+// CloseWrite tells the other side that nothing more comes, after what was written before.
+func (c *Conn) CloseWrite() error {
+	if err := c.wire.flush(); err != nil {
+		return err
+	}
+	if err := c.Conn.CloseWrite(); err != nil || !c.gathering {
+		return err
+	}
+	// TLS lets all writes fail from here on, but what it wrote last is held back still.
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(closeTimeout)); err != nil {
+		return err
+	}
+	return c.wire.flush()
+}
+
+// closeTimeout is how long CloseWrite waits for room, as that of tls.Conn does.
+const closeTimeout = 5 * time.Second
 
 // Sizes of writes.
 const (

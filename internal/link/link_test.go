@@ -421,10 +421,13 @@ func TestWriting(t *testing.T) {
 	c, s := pair(t)
 	data := make([]byte, 3<<20)
 	_, _ = rand.Read(data)
-	got := make(chan []byte)
+	got := make(chan []byte, 1)
 	go func() {
 		b := make([]byte, len(data))
 		_, _ = io.ReadFull(s, b)
+		if _, err := s.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("after all that was written: %v", err)
+		}
 		got <- b
 	}()
 	rest := data
@@ -451,7 +454,9 @@ func TestWriting(t *testing.T) {
 		_, err = c.Write(next(size))
 		check(err)
 	}
-	check(c.WriteBuffers([][]byte{rest}))
+	_, err = c.TryWrite([][]byte{rest})
+	check(err)
+	check(c.CloseWrite())
 	if !bytes.Equal(<-got, data) {
 		t.Error("what arrives is not what was sent")
 	}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
 
 	"holdfast/internal/link"
 )
@@ -37,7 +39,9 @@ func benchmarkBoth(b *testing.B, run func(b *testing.B, x, y *node)) {
 					}
 				})
 			}
+			before := cpu(b)
 			run(b, nodes[1], nodes[2])
+			b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
 		})
 	}
 }
@@ -101,4 +105,13 @@ func (h echoHandler) Receive(msgs []raftpb.Message) {
 func dialPlain(ctx context.Context, _ uint64, addr string) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "tcp", addr)
+}
+
+// cpu returns how much processor time the process has taken, which other load on the machine changes less than the time that passes.
+func cpu(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
