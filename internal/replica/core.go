@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -48,6 +49,9 @@ type CoreConfig struct {
 	MessageBytes, InflightBytes uint64
 	// ApplyBytes bounds the committed entries handed out for applying and not applied.
 	ApplyBytes uint64
+	// FullMembers and SyncTimeout are Config's.
+	FullMembers bool
+	SyncTimeout time.Duration
 	// Logger gets what raft has to say. Not nil.
 	Logger *slog.Logger
 }
@@ -63,6 +67,7 @@ const (
 
 func (c CoreConfig) withDefaults() CoreConfig {
 	c.Timing = c.Timing.withDefaults()
+	orDefault(&c.SyncTimeout, DefaultSyncTimeout)
 	setDefault := func(v *uint64, d uint64) {
 		if *v == 0 {
 			*v = d
@@ -105,11 +110,18 @@ type Core struct {
 	// applied is the last index that the state machine and the Core agree on.
 	applied uint64
 	// conf contains the membership changes up to confIndex.
-	conf      raftpb.ConfState
+	conf      ConfState
 	confIndex uint64
 	// confStable is a confIndex of which this replica will know after a restart that it is committed; confWrite: that is to be written.
 	confStable uint64
 	confWrite  bool
+	// insync, gates and witnesses are of use in groups with a witness only; gates are those of this term. shownOut is what events told of conf.Out; ahead: see
+	// LetWitnessesRunAhead.
+	insync    insync
+	gates     map[uint64]*gate
+	witnesses []uint64
+	shownOut  []uint64
+	ahead     bool
 	// recover is the term of which an entry must be in the stable log before this replica votes; 0 if it may.
 	recover uint64
 	// joining: this replica has not yet been in any configuration that it knew of since it started, so it does not vote.
@@ -137,8 +149,10 @@ type state struct {
 type peer struct {
 	seen   int64 // when it was last heard of
 	echo   int64 // our clock when we sent the newest heartbeat of this term that it answered with a promise
+	gone   bool  // its process is known to be dead, and it was not heard of since
 	blank  bool  // it probes, so it has no state
 	report peerReport
+	sync   peerSync
 	// retry is when a snapshot may be sent again after one failed.
 	retry int64
 	// sent is the index of the last entry sent to it in this term, 0 if there was none; commit is a message of this term that was held back, see holdCommit.
@@ -165,6 +179,7 @@ func NewCore(now int64, cfg CoreConfig) (*Core, error) {
 		lastTick: now,
 		peers:    make(map[uint64]*peer),
 		sends:    make(map[uint64]uint64),
+		gates:    make(map[uint64]*gate),
 		log:      &logView{log: cfg.Log},
 	}
 	c.log.snapshot = c.snapshotSource
@@ -187,8 +202,9 @@ func NewCore(now int64, cfg CoreConfig) (*Core, error) {
 // enter makes the replica a member that takes part.
 func (c *Core) enter(m Meta, hs raftpb.HardState) error {
 	c.recover = m.Recover
-	c.conf, c.confIndex = m.Conf.raft(), m.ConfIndex
-	c.log.hs, c.log.conf = hs, c.conf
+	c.conf, c.confIndex = m.Conf, m.ConfIndex
+	c.shownOut = c.conf.Out
+	c.log.hs, c.log.conf = hs, c.conf.raft()
 	c.applied = c.cfg.Applied
 	first := c.cfg.Log.FirstIndex()
 	if c.applied+1 < first || c.cfg.Invalid {
@@ -247,6 +263,13 @@ func (c *Core) setMembers() {
 	c.members = slices.Compact(m)
 	c.joining = c.joining && !slices.Contains(c.members, c.cfg.ID)
 	c.confWrite = c.confIndex > 0
+	c.witnesses = slices.DeleteFunc(slices.Clone(c.members), func(id uint64) bool { return !c.isWitness(id) })
+	for id := range c.gates {
+		if !slices.Contains(c.witnesses, id) {
+			delete(c.gates, id)
+		}
+	}
+	c.noteOut()
 	// A lease counts the promises of the new voters only (DESIGN.md, "Membership").
 	c.lease.end = 0
 	c.renewLease()
@@ -294,6 +317,7 @@ func (c *Core) Tick(now int64) {
 		c.renewLease() // matters to a group of one only: others renew it with their answers
 		c.tickTransfer()
 		c.tickStandIn()
+		c.tickSync()
 	} else {
 		c.tickElection()
 	}
@@ -307,7 +331,7 @@ func (c *Core) Step(now int64, m Message) {
 		return
 	}
 	p := c.peer(m.From)
-	p.seen = now
+	p.seen, p.gone = now, false
 	switch m.Type {
 	case MsgProbe:
 		p.blank = true
@@ -377,6 +401,9 @@ func (c *Core) after() {
 	now := state{role: st.RaftState, term: st.Term, lead: st.Lead}
 	was := c.state
 	c.state = now
+	if was.lead != 0 && was.lead != now.lead && was.lead != c.cfg.ID {
+		c.election.lost = was.lead
+	}
 	if now.role == raft.StateLeader && (was.role != raft.StateLeader || was.term != now.term) {
 		c.startTerm()
 	}
@@ -404,6 +431,7 @@ func (c *Core) startTerm() {
 	c.lease.end = 0
 	c.transfer = transfer{err: c.transfer.err}
 	c.election.deferred = nil
+	c.startSync()
 	c.rn.Tick() // heartbeats at once: the lease begins with them
 	c.renewLease()
 }
@@ -412,6 +440,8 @@ func (c *Core) endTerm() {
 	for _, p := range c.peers {
 		p.commit = nil
 	}
+	clear(c.gates)
+	c.insync = insync{}
 	c.proposedBytes = 0
 	c.lease.end = 0
 	c.transfer.end()
@@ -421,7 +451,7 @@ func (c *Core) endTerm() {
 // mayLead reports whether this replica may campaign at all. One whose state machine is invalid may, as the last to try: it may be the only one that has
 // the newest entries. It never serves, and hands over as soon as somebody else has them (tickStandIn).
 func (c *Core) mayLead() bool {
-	return c.rn != nil && c.recover == 0 && !c.install.active
+	return c.rn != nil && c.recover == 0 && !c.install.active && !c.isWitness(c.cfg.ID)
 }
 
 // Propose appends data to the log as one entry each, and returns how many of them it took: fewer when too many bytes are under way. An entry that was

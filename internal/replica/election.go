@@ -13,6 +13,8 @@ type election struct {
 	campaignAt int64
 	// gone: the leader's process is known to be dead, so campaignAt is not waited for, only the promise.
 	gone bool
+	// lost is the last leader but this replica that is not followed any more.
+	lost uint64
 	// deferred are requests for a vote that came while a promise to another forbade to hear them; at most one of each member.
 	deferred []Message
 }
@@ -81,7 +83,9 @@ func (c *Core) PeerGone(now int64, id uint64) {
 	if c.state.lead == id && c.state.role == raft.StateFollower {
 		c.election.gone = true
 	}
+	c.peer(id).gone = true
 	c.rn.ReportUnreachable(id)
+	c.tickSync()
 	c.after()
 }
 

@@ -93,8 +93,10 @@ func (l *memLog) Append(b wal.Batch) error {
 		if e.Index <= l.trunc || e.Index > l.trunc+uint64(len(l.entries))+1 {
 			return fmt.Errorf("entry %d does not follow (%d, %d]", e.Index, l.trunc, l.trunc+uint64(len(l.entries)))
 		}
-		keep := e.Index - l.trunc - 1
-		l.entries = append(slices.Clip(l.entries[:keep]), e)
+		if keep := e.Index - l.trunc - 1; keep < uint64(len(l.entries)) {
+			l.entries = slices.Clip(l.entries[:keep])
+		}
+		l.entries = append(l.entries, e)
 	}
 	if b.HardState != (raftpb.HardState{}) {
 		if b.HardState.Term < l.hs.Term || (b.HardState.Term == l.hs.Term && l.hs.Vote != 0 && b.HardState.Vote != l.hs.Vote) {

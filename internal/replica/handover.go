@@ -74,7 +74,7 @@ func (c *Core) bestSuccessor(tolerated byte, allowed func(id uint64) bool) uint6
 	best, bestMatch := uint64(0), uint64(0)
 	c.rn.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
 		p := c.peers[id]
-		if id == c.cfg.ID || typ == raft.ProgressTypeLearner || p == nil || !allowed(id) {
+		if id == c.cfg.ID || typ == raft.ProgressTypeLearner || p == nil || c.isWitness(id) || !allowed(id) {
 			return
 		}
 		fresh := c.now-p.seen < c.electionTimeout()

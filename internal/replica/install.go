@@ -40,7 +40,7 @@ func (c *Core) snapshotSource() (raftpb.Snapshot, error) {
 	if err != nil {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	return raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: c.applied, Term: term, ConfState: c.conf}}, nil
+	return raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: c.applied, Term: term, ConfState: c.conf.raft()}}, nil
 }
 
 // offerSnapshot sends a snapshot to a member whose log is fine and whose state machine is not.
@@ -150,7 +150,7 @@ func (c *Core) EndInstall(now int64, from uint64, meta *SnapshotMeta, applied ui
 	c.conf, c.confIndex = meta.Conf, meta.ConfIndex
 	lead := c.state.lead
 	m := Message{Type: raftpb.MsgSnap, From: from, To: c.cfg.ID, Term: c.state.term, Snapshot: &raftpb.Snapshot{
-		Metadata: raftpb.SnapshotMetadata{Index: meta.Index, Term: meta.Term, ConfState: meta.Conf},
+		Metadata: raftpb.SnapshotMetadata{Index: meta.Index, Term: meta.Term, ConfState: meta.Conf.raft()},
 	}}
 	if err := c.rn.Step(m); err != nil {
 		panic(fmt.Sprintf("replica: raft refuses a snapshot: %v", err))

@@ -65,7 +65,7 @@ func (s *validitySM) Apply(index uint64, entry []byte) ([]byte, error) {
 func TestCrashDuringFirstInstallation(t *testing.T) {
 	log, meta, sm := &memLog{}, &memMeta{}, &validitySM{toySM: newToySM(), invalid: true}
 	conf := ConfState{Voters: []uint64{1, 2, 3}}
-	if err := meta.Save(&Meta{Conf: conf, Installing: &InstallMeta{Index: 50, Term: 2, Conf: conf}}); err != nil {
+	if err := meta.Save(&Meta{Conf: conf, Installing: &SnapshotMeta{Index: 50, Term: 2, Conf: conf}}); err != nil {
 		t.Fatal(err)
 	}
 	entries := []raftpb.Entry{{Index: 1, Term: 1, Data: []byte("12345678")}, {Index: 2, Term: 1, Data: []byte("12345678")}}
@@ -134,7 +134,7 @@ func TestInstallationWaitsForLogOfLastOne(t *testing.T) {
 	if err := core.BeginInstall(1, 2, 5, 50); err != nil {
 		t.Fatal(err)
 	}
-	core.EndInstall(2, 2, &SnapshotMeta{Index: 50, Term: 5, Conf: conf.raft()}, 50, true)
+	core.EndInstall(2, 2, &SnapshotMeta{Index: 50, Term: 5, Conf: conf}, 50, true)
 	out := core.Take()
 	if len(out.Appends) == 0 || out.Appends[0].Snapshot == nil {
 		t.Fatalf("the log is not reset: %+v", out)

@@ -50,14 +50,12 @@ func (m *Manual) Checkpoint(ctx context.Context, now int64) error {
 	return m.r.checkpoint(ctx, func(f func(now int64)) error { f(now); return nil })
 }
 
-// Offer is what a sender says of a snapshot with SnapshotMeta.
-func Offer(meta SnapshotMeta) InstallMeta {
-	return InstallMeta{Index: meta.Index, Term: meta.Term, Conf: confFromRaft(meta.Conf), ConfIndex: meta.ConfIndex}
-}
+// LetWitnessesRunAhead breaks the rule that a witness gets nothing that the leader's disk and the data members in sync do not have, to show that checks notice.
+func (m *Manual) LetWitnessesRunAhead() { m.Core.ahead = true }
 
 // Install replaces the state machine's state, which was at since when the sender was told, by what stream brings. whole tells afterwards whether the stream came
 // whole. EndInstall is to be called afterwards.
-func (m *Manual) Install(in InstallMeta, since uint64, stream io.Reader, whole func() bool) (*SnapshotMeta, error) {
+func (m *Manual) Install(in SnapshotMeta, since uint64, stream io.Reader, whole func() bool) (*SnapshotMeta, error) {
 	return m.r.installStream(in, since, stream, whole)
 }
 

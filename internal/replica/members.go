@@ -46,6 +46,15 @@ func (c *Core) NewMemberChange(want []uint64) (*MemberChange, error) {
 	case want[0] == 0 || len(slices.Compact(slices.Clone(want))) != len(want):
 		return nil, fmt.Errorf("%w: %v", ErrBadMembers, want)
 	}
+	witnesses := 0
+	for _, id := range want {
+		if c.isWitness(id) {
+			witnesses++
+		}
+	}
+	if witnesses == len(want) || witnesses > 1 {
+		return nil, fmt.Errorf("%w: %v: %d of %d are witnesses; there may be one beside members that hold data", ErrBadMembers, want, witnesses, len(want))
+	}
 	if !c.leads() {
 		return nil, ErrNotLeader
 	}
@@ -77,7 +86,7 @@ func (m *MemberChange) Advance(now int64) (ChangeState, error) {
 	}
 	goal := m.want
 	if !slices.Contains(goal, c.cfg.ID) {
-		stays := func(id uint64) bool { return slices.Contains(m.want, id) }
+		stays := func(id uint64) bool { return slices.Contains(m.want, id) && !c.isWitness(id) }
 		switch to := c.bestSuccessor(flagReluctant, stays); {
 		case to != 0:
 			return ChangeState{HandTo: to}, nil
@@ -153,7 +162,8 @@ func (m *MemberChange) swap(goal []uint64) []raftpb.ConfChangeSingle {
 	return changes
 }
 
-// known reports whether all members that are up know the configuration, durably. One that does not would still ask those that are gone for their votes.
+// known reports whether all members that are up know the configuration, durably, and are in sync. One that does not know would still ask those that are gone for their votes; one
+// that is not in sync could not stand in for another.
 func (m *MemberChange) known() bool {
 	c := m.c
 	if c.confStable < c.confIndex {
@@ -161,7 +171,7 @@ func (m *MemberChange) known() bool {
 	}
 	for _, id := range c.members {
 		p := c.peers[id]
-		if id != c.cfg.ID && p != nil && c.now-p.seen < c.electionTimeout() && p.report.conf < c.confIndex {
+		if id != c.cfg.ID && p != nil && c.now-p.seen < c.electionTimeout() && (p.report.conf < c.confIndex || slices.Contains(c.conf.Out, id)) {
 			return false
 		}
 	}

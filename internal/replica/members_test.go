@@ -171,6 +171,11 @@ func (s *sim) changeTo(want ...uint64) {
 	s.t.Helper()
 	s.want = want
 	if !s.until(20*time.Second, func() bool { return s.want == nil }) {
+		for _, n := range s.nodes {
+			if n.core != nil {
+				s.t.Logf("%+v", n.core.Status(n.clock()))
+			}
+		}
 		s.t.Fatalf("the membership does not become %v", want)
 	}
 }

@@ -21,29 +21,23 @@ type Meta struct {
 	Conf      ConfState `json:"conf"`
 	ConfIndex uint64    `json:"confIndex"`
 	// Installing is the snapshot whose installation was begun last. If the state machine turns out to be at its index, it was finished.
-	Installing *InstallMeta `json:"installing,omitempty"`
+	Installing *SnapshotMeta `json:"installing,omitempty"`
 }
 
-// ConfState is raft's membership as Meta stores it.
+// ConfState is the membership: raft's, and who is in sync.
 type ConfState struct {
 	Voters         []uint64 `json:"voters"`
 	Learners       []uint64 `json:"learners,omitempty"`
 	VotersOutgoing []uint64 `json:"votersOutgoing,omitempty"`
 	LearnersNext   []uint64 `json:"learnersNext,omitempty"`
 	AutoLeave      bool     `json:"autoLeave,omitempty"`
+	// Out are the voters that may lack something which is committed, in a group with a witness (DESIGN.md, "The witness").
+	Out []uint64 `json:"out,omitempty"`
 }
 
 // has reports whether id is a voter, in one half at least, or a learner.
 func (c ConfState) has(id uint64) bool {
 	return slices.Contains(c.Voters, id) || slices.Contains(c.VotersOutgoing, id) || slices.Contains(c.Learners, id)
-}
-
-// InstallMeta is a SnapshotMeta as Meta stores it.
-type InstallMeta struct {
-	Index     uint64    `json:"index"`
-	Term      uint64    `json:"term"`
-	Conf      ConfState `json:"conf"`
-	ConfIndex uint64    `json:"confIndex"`
 }
 
 func confFromRaft(cs raftpb.ConfState) ConfState {
@@ -52,6 +46,38 @@ func confFromRaft(cs raftpb.ConfState) ConfState {
 
 func (c ConfState) raft() raftpb.ConfState {
 	return raftpb.ConfState{Voters: c.Voters, Learners: c.Learners, VotersOutgoing: c.VotersOutgoing, LearnersNext: c.LearnersNext, AutoLeave: c.AutoLeave}
+}
+
+// voter reports whether id has a vote, in one half at least.
+func (c ConfState) voter(id uint64) bool {
+	return slices.Contains(c.Voters, id) || slices.Contains(c.VotersOutgoing, id)
+}
+
+// become returns cs, which came of c by a change, with what c says beyond raft. Where there is a witness, a new voter is out of sync until the log says otherwise.
+func (c ConfState) become(cs raftpb.ConfState, fullMembers bool) ConfState {
+	next := confFromRaft(cs)
+	members := slices.Concat(next.Voters, next.VotersOutgoing, next.Learners)
+	if fullMembers || !slices.ContainsFunc(members, IsWitness) {
+		return next
+	}
+	for _, id := range members {
+		if next.voter(id) && !IsWitness(id) && (!c.voter(id) || slices.Contains(c.Out, id)) {
+			next.Out = append(next.Out, id)
+		}
+	}
+	slices.Sort(next.Out)
+	next.Out = slices.Compact(next.Out)
+	return next
+}
+
+// step returns c after a syncChange.
+func (c ConfState) step(id uint64, out bool) ConfState {
+	c.Out = slices.DeleteFunc(slices.Clone(c.Out), func(o uint64) bool { return o == id })
+	if out && c.voter(id) {
+		c.Out = append(c.Out, id)
+		slices.Sort(c.Out)
+	}
+	return c
 }
 
 // MetaStore keeps a Meta.

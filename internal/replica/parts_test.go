@@ -18,7 +18,7 @@ func TestMetaFile(t *testing.T) {
 	if m, err := f.Load(); m != nil || err != nil {
 		t.Fatalf("a file that is not there loads as %v, %v", m, err)
 	}
-	want := &Meta{Recover: 3, Conf: ConfState{Voters: []uint64{1, 2}, AutoLeave: true}, ConfIndex: 9, Installing: &InstallMeta{Index: 5, Term: 2, Conf: ConfState{Voters: []uint64{7}}}}
+	want := &Meta{Recover: 3, Conf: ConfState{Voters: []uint64{1, 2}, AutoLeave: true}, ConfIndex: 9, Installing: &SnapshotMeta{Index: 5, Term: 2, Conf: ConfState{Voters: []uint64{7}}}}
 	if err := f.Save(want); err != nil {
 		t.Fatal(err)
 	}

@@ -37,8 +37,7 @@ func (c *Core) collect() {
 				if m.Type == raftpb.MsgApp && c.holdCommit(&m) {
 					continue
 				}
-				c.dress(&m)
-				c.out.Messages = append(c.out.Messages, m)
+				c.emit(m)
 			}
 		}
 		if len(votes) > 0 {
@@ -46,6 +45,7 @@ func (c *Core) collect() {
 			panic(fmt.Sprintf("replica: raft asks for votes in term %d without writing the term", c.state.term))
 		}
 	}
+	c.release()
 	if c.confWrite {
 		// Commit indexes are not synced otherwise. This one is, so that members that are gone are not asked for again after a restart.
 		c.confWrite = false
@@ -83,7 +83,7 @@ func (c *Core) holdCommit(m *Message) bool {
 func (c *Core) sendCommits() {
 	for _, id := range c.members {
 		if p := c.peers[id]; p != nil && p.commit != nil {
-			c.out.Messages = append(c.out.Messages, *p.commit)
+			c.emit(*p.commit)
 			p.commit = nil
 		}
 	}
@@ -176,7 +176,11 @@ func (c *Core) applyConf(e *raftpb.Entry) {
 	if err != nil {
 		panic(fmt.Sprintf("replica: entry %d: %v", e.Index, err))
 	}
-	c.conf, c.confIndex = *c.rn.ApplyConfChange(cc), e.Index
+	if id, out, ok := syncStep(cc); ok {
+		c.conf, c.confIndex = c.conf.step(id, out), e.Index
+	} else {
+		c.conf, c.confIndex = c.conf.become(*c.rn.ApplyConfChange(cc), c.cfg.FullMembers), e.Index
+	}
 	c.setMembers()
 	c.forgetPeers()
 }
@@ -197,11 +201,11 @@ func decodeConfChange(e *raftpb.Entry) (raftpb.ConfChangeV2, error) {
 }
 
 // Conf returns the membership and the index of the last change in it.
-func (c *Core) Conf() (raftpb.ConfState, uint64) { return c.conf, c.confIndex }
+func (c *Core) Conf() (ConfState, uint64) { return c.conf, c.confIndex }
 
 // members of a Meta, for the driver.
 func (c *Core) meta() Meta {
-	return Meta{Recover: c.recover, Conf: confFromRaft(c.conf), ConfIndex: c.confIndex}
+	return Meta{Recover: c.recover, Conf: c.conf, ConfIndex: c.confIndex}
 }
 
 func sortedKeys[V any](m map[uint64]V) []uint64 {

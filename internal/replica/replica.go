@@ -64,7 +64,7 @@ type Transport interface {
 	OpenSnapshot(ctx context.Context, to uint64) (transport.Stream, error)
 }
 
-// Config is what a Replica needs. ID, Peers, Log, Meta, StateMachine, Transport, Clock and Fatal must be set.
+// Config is what a Replica needs. ID, Peers, Log, Meta, StateMachine, Transport, Clock and Fatal must be set; of a witness, StateMachine may be nil.
 type Config struct {
 	// ID is this member's number; Peers are those of the group's first members, the same everywhere and for ever. What became of the membership since then
 	// is in the log (SetMembers).
@@ -74,6 +74,11 @@ type Config struct {
 	// replica"). If ID is not among Peers it joins: it follows whoever leads and learns of its membership from that. The caller must know it durably, and may note
 	// that it does not hold any more once New has returned; a replica that has state already takes no notice of it.
 	Fresh bool
+	// FullMembers makes members whose numbers have WitnessBit members like others, with state machine and payloads. The same on every member.
+	FullMembers bool
+	// SyncTimeout is for how long, in a group with a witness, an entry waits for a data member that is slow before it counts as out of sync and the group goes on without it;
+	// default DefaultSyncTimeout.
+	SyncTimeout time.Duration
 	// Timing of all members must be equal. Zero values: DefaultTiming.
 	Timing       Timing
 	Log          Log
@@ -114,6 +119,7 @@ const (
 	DefaultRetainMaxBytes     = 1 << 30
 	DefaultQueueBytes         = 64 << 20
 	DefaultMaxEntryBytes      = 8 << 20
+	DefaultSyncTimeout        = time.Second
 )
 
 func orDefault[T comparable](v *T, d T) {
@@ -125,6 +131,15 @@ func orDefault[T comparable](v *T, d T) {
 
 func (c Config) withDefaults() (Config, error) {
 	c.Timing = c.Timing.withDefaults()
+	if c.isWitness() && c.Log != nil {
+		if c.StateMachine == nil {
+			c.StateMachine = NewWitnessStateMachine(c.Log)
+		}
+		orDefault(&c.CheckpointBytes, witnessCheckpointBytes)
+		orDefault(&c.RetainBytes, witnessRetainBytes)
+		orDefault(&c.RetainMaxBytes, witnessRetainMaxBytes)
+	}
+	orDefault(&c.SyncTimeout, DefaultSyncTimeout)
 	if c.Log == nil || c.Meta == nil || c.StateMachine == nil || c.Transport == nil || c.Clock == nil || c.Fatal == nil {
 		return c, errors.New("replica: configuration is incomplete")
 	}

@@ -54,6 +54,7 @@ type sim struct {
 	changing      bool
 	want, members []uint64
 	changes       int
+	ahead         bool // witnesses run ahead, on purpose
 }
 
 type simNode struct {
@@ -64,7 +65,8 @@ type simNode struct {
 	log      *memLog
 	meta     *memMeta
 	sm       *toySM
-	rate     float64 // of its clock
+	witness  *WitnessStateMachine // instead of sm; it is a new one in each life
+	rate     float64              // of its clock
 	offset   int64
 	appends  []AppendWork
 	applies  []ApplyWork
@@ -73,8 +75,10 @@ type simNode struct {
 	commit   raftpb.HardState
 	proposed map[uint64]bool // numbers proposed in this life
 	onInstal func()
-	fresh    bool // never had the group
-	lost     bool // for good
+	fresh    bool  // never had the group
+	lost     bool  // for good
+	outs     int   // OutOfSync events
+	paused   int64 // until when it stands still
 	change   *MemberChange
 }
 
@@ -107,6 +111,11 @@ func newSim(t *testing.T, seed uint64, n int) *sim {
 		s.add(uint64(i))
 		s.first = append(s.first, uint64(i))
 	}
+	return s.begin()
+}
+
+// begin starts the nodes that there are.
+func (s *sim) begin() *sim {
 	s.members = s.first
 	for _, node := range s.nodes {
 		s.after(s.rng.Int64N(50*simMS), node.start)
@@ -194,7 +203,10 @@ func (n *simNode) start() {
 	}
 	s := n.s
 	n.life++
-	cfg, err := load(Config{ID: n.id, Peers: s.first, Fresh: n.fresh, Timing: s.timing, Log: n.log, Meta: n.meta, StateMachine: n.sm, Logger: quiet, MessageBytes: 512, InflightBytes: 4096, ApplyBytes: 1024})
+	if IsWitness(n.id) {
+		n.witness = NewWitnessStateMachine(n.log)
+	}
+	cfg, err := load(Config{ID: n.id, Peers: s.first, Fresh: n.fresh, Timing: s.timing, Log: n.log, Meta: n.meta, StateMachine: n.machine(), Logger: quiet, MessageBytes: 512, InflightBytes: 4096, ApplyBytes: 1024})
 	if err != nil {
 		s.t.Fatalf("node %d: %v", n.id, err)
 	}
@@ -202,6 +214,7 @@ func (n *simNode) start() {
 	if n.core, err = NewCore(n.clock(), cfg); err != nil {
 		s.t.Fatalf("node %d: %v", n.id, err)
 	}
+	n.core.ahead = s.ahead
 	n.appends, n.applies, n.writing, n.applying, n.commit, n.onInstal = nil, nil, false, false, raftpb.HardState{}, nil
 	n.proposed, n.change, n.fresh = map[uint64]bool{}, nil, false
 	s.note(1, n.id)
@@ -209,11 +222,23 @@ func (n *simNode) start() {
 	n.tick(n.life)
 }
 
+// machine is the node's state machine.
+func (n *simNode) machine() StateMachine {
+	if n.witness != nil {
+		return n.witness
+	}
+	return n.sm
+}
+
 // guarded runs fn later if the node still lives the same life.
 func (n *simNode) guarded(d int64, fn func()) {
 	life := n.life
 	n.s.after(d, func() {
-		if n.core != nil && n.life == life {
+		switch {
+		case n.core == nil || n.life != life:
+		case n.s.now < n.paused:
+			n.guarded(n.paused-n.s.now+n.s.rng.Int64N(2*simMS), fn)
+		default:
 			fn()
 		}
 	})
@@ -249,7 +274,7 @@ func (n *simNode) crash() {
 		n.write(&n.appends[i])
 	}
 	n.appends = nil
-	if n.sm.state.applied > n.sm.durable.applied && s.rng.IntN(2) == 0 {
+	if n.witness == nil && n.sm.state.applied > n.sm.durable.applied && s.rng.IntN(2) == 0 {
 		n.sm.state = n.sm.durable.clone()
 	}
 	for _, o := range s.nodes {
@@ -285,7 +310,7 @@ func (n *simNode) write(w *AppendWork) {
 	if w.Snapshot != nil {
 		fail(n.log.Reset(w.Snapshot.Index, w.Snapshot.Term))
 		m, _ := n.meta.Load()
-		m.Conf, m.ConfIndex, m.Installing = confFromRaft(w.Snapshot.Conf), w.Snapshot.ConfIndex, nil
+		m.Conf, m.ConfIndex, m.Installing = w.Snapshot.Conf, w.Snapshot.ConfIndex, nil
 		fail(n.meta.Save(m))
 	}
 	if w.HardState != (raftpb.HardState{}) {
@@ -303,6 +328,9 @@ func (n *simNode) write(w *AppendWork) {
 func (n *simNode) flush() {
 	s := n.s
 	for _, e := range n.core.out.Events {
+		if e.Kind == OutOfSync {
+			n.outs++
+		}
 		if e.Kind == LeaderReady {
 			if other, ok := s.ready[e.Term]; ok && other != n.id {
 				s.t.Fatalf("nodes %d and %d both lead term %d", other, n.id, e.Term)
@@ -367,19 +395,25 @@ func (n *simNode) pump() {
 
 func (n *simNode) apply(entries []raftpb.Entry) {
 	s := n.s
-	have := n.sm.Applied()
+	have := n.machine().Applied()
 	for _, e := range entries {
 		if e.Index <= have {
 			continue
 		}
 		var err error
 		if e.Type == raftpb.EntryNormal {
-			_, err = n.sm.Apply(e.Index, e.Data)
+			_, err = n.machine().Apply(e.Index, e.Data)
 		} else {
-			err = n.sm.AdvanceTo(e.Index)
+			err = n.machine().AdvanceTo(e.Index)
 		}
 		if err != nil {
 			s.t.Fatalf("node %d: %v", n.id, err)
+		}
+		if n.witness != nil {
+			if e.Type == raftpb.EntryNormal && len(e.Data) > 0 {
+				s.t.Fatalf("witness %d was sent what entry %d holds", n.id, e.Index)
+			}
+			continue
 		}
 		_, hash := n.sm.hash()
 		if want, ok := s.truth[e.Index]; ok && want != hash {
@@ -416,8 +450,15 @@ func (s *sim) send(m Message) {
 			c := m
 			c.Context = slices.Clone(m.Context)
 			c.Entries = slices.Clone(m.Entries)
-			to.core.Step(to.clock(), c)
-			to.flush()
+			take := func() {
+				to.core.Step(to.clock(), c)
+				to.flush()
+			}
+			if s.now < to.paused {
+				to.guarded(0, take)
+				return
+			}
+			take()
 		})
 	}
 }
@@ -441,11 +482,14 @@ func (n *simNode) sendSnapshot(w SnapshotWork) {
 		toLife := to.life
 		to.onInstal = func() {
 			if n.core == nil || n.life != life {
-				to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied(), false)
+				to.core.EndInstall(to.clock(), n.id, nil, to.machine().Applied(), false)
 				to.flush()
 				return
 			}
-			snap, _ := n.sm.Snapshot(to.sm.Applied())
+			snap, _ := n.machine().Snapshot(to.machine().Applied())
+			if to.witness != nil {
+				snap = SnapshotForWitness(w.Index)
+			}
 			s.awaitMeta(n, life, snap, func(meta SnapshotMeta, ok bool) { s.install(n, to, toLife, snap, meta, ok, done) })
 		}
 		to.flush()
@@ -475,12 +519,14 @@ func (s *sim) install(n, to *simNode, toLife int, snap Snapshot, meta SnapshotMe
 		done(false)
 		return
 	}
-	if ok && meta.Index > to.sm.Applied() && confFromRaft(meta.Conf).has(to.id) {
+	if ok && meta.Index > to.machine().Applied() && meta.Conf.has(to.id) {
 		m, _ := to.meta.Load()
-		m.Installing = &InstallMeta{Index: meta.Index, Term: meta.Term, Conf: confFromRaft(meta.Conf), ConfIndex: meta.ConfIndex}
+		m.Installing = &meta
 		_ = to.meta.Save(m)
 		// From here on the state is invalid until the installation is complete.
-		to.sm.state, to.sm.durable = newToySM().state, newToySM().state
+		if to.witness == nil {
+			to.sm.state, to.sm.durable = newToySM().state, newToySM().state
+		}
 	} else {
 		ok = false
 	}
@@ -492,15 +538,15 @@ func (s *sim) install(n, to *simNode, toLife int, snap Snapshot, meta SnapshotMe
 		if ok && s.rng.IntN(5) > 0 {
 			var b bytes.Buffer
 			_, _ = snap.WriteTo(&b)
-			if err := to.sm.Install(&b); err != nil {
+			if err := to.machine().Install(&b); err != nil {
 				s.t.Fatal(err)
 			}
-			to.core.EndInstall(to.clock(), n.id, &meta, to.sm.Applied(), false)
+			to.core.EndInstall(to.clock(), n.id, &meta, to.machine().Applied(), false)
 			to.flush()
 			done(true)
 			return
 		}
-		to.core.EndInstall(to.clock(), n.id, nil, to.sm.Applied(), false)
+		to.core.EndInstall(to.clock(), n.id, nil, to.machine().Applied(), false)
 		to.flush()
 		done(false)
 	})
@@ -529,10 +575,10 @@ func (s *sim) propose() {
 
 func (n *simNode) checkpoint() {
 	s := n.s
-	if n.core == nil || n.core.rn == nil || n.core.install.active || n.sm.Applied() == 0 {
+	if n.core == nil || n.core.rn == nil || n.core.install.active || n.machine().Applied() == 0 {
 		return
 	}
-	index, _ := n.sm.Checkpoint(context.Background())
+	index, _ := n.machine().Checkpoint(context.Background())
 	laggards := uint64(0)
 	if index > 40 {
 		laggards = index - 40
@@ -603,7 +649,7 @@ func (s *sim) misfortune() {
 	case 11:
 		if s.changing {
 			s.newMembers()
-		} else if len(s.nodes) > 1 && s.wiped == 0 && s.now > 3000*simMS && n.core != nil && n.core.rn != nil {
+		} else if len(s.byID) == len(s.first) && (len(s.first) == 0 || !IsWitness(s.first[len(s.first)-1])) && len(s.nodes) > 1 && s.wiped == 0 && s.now > 3000*simMS && n.core != nil && n.core.rn != nil {
 			s.wiped = n.id
 			n.wipe()
 			s.after(s.rng.Int64N(500*simMS), n.start)
@@ -650,6 +696,12 @@ func (s *sim) settle() {
 		want, _ := l.sm.hash()
 		for _, n := range s.nodes {
 			if !slices.Contains(s.members, n.id) {
+				continue
+			}
+			if n.witness != nil {
+				if n.witness.Applied() != want {
+					return false
+				}
 				continue
 			}
 			if got, _ := n.sm.hash(); got != want || n.core.last != l.core.last || n.core.recover != 0 {

@@ -164,7 +164,7 @@ func (r *Replica) trySnapshot(ctx context.Context, w SnapshotWork, sent *atomic.
 	if !answer.OK {
 		return 0, fmt.Errorf("%w: %s", ErrSnapshotRefused, answer.Reason)
 	}
-	snap, err := r.cfg.StateMachine.Snapshot(answer.Since)
+	snap, err := r.takeSnapshot(w, answer.Since)
 	if err != nil {
 		return 0, fmt.Errorf("take a snapshot: %w", err)
 	}
@@ -173,7 +173,7 @@ func (r *Replica) trySnapshot(ctx context.Context, w SnapshotWork, sent *atomic.
 	if err != nil {
 		return 0, err
 	}
-	if err := sendFrame(s, frameMeta, InstallMeta{Index: meta.Index, Term: meta.Term, Conf: confFromRaft(meta.Conf), ConfIndex: meta.ConfIndex}); err != nil {
+	if err := sendFrame(s, frameMeta, meta); err != nil {
 		return 0, err
 	}
 	out := &snapshotWriter{s: s, sent: sent}
@@ -187,6 +187,14 @@ func (r *Replica) trySnapshot(ctx context.Context, w SnapshotWork, sent *atomic.
 		return 0, fmt.Errorf("%w: %s", ErrSnapshotRefused, answer.Reason)
 	}
 	return meta.Index, nil
+}
+
+// takeSnapshot captures what the receiver, whose own applied index is since, needs.
+func (r *Replica) takeSnapshot(w SnapshotWork, since uint64) (Snapshot, error) {
+	if IsWitness(w.To) && !r.cfg.FullMembers {
+		return SnapshotForWitness(w.Index), nil
+	}
+	return r.cfg.StateMachine.Snapshot(since)
 }
 
 // snapshotMeta waits until the run loop knows that index is applied, and returns what it stands for.
@@ -273,7 +281,7 @@ func (r *Replica) receive(from uint64, s transport.Stream) (*SnapshotMeta, error
 	if err := sendFrame(s, frameAnswer, snapshotAnswer{OK: true, Since: since}); err != nil {
 		return nil, err
 	}
-	var in InstallMeta
+	var in SnapshotMeta
 	if err := receiveFrame(s, frameMeta, &in); err != nil {
 		return nil, err
 	}
@@ -283,7 +291,7 @@ func (r *Replica) receive(from uint64, s transport.Stream) (*SnapshotMeta, error
 
 // installStream replaces the state machine's state, which is at since, by what stream brings. whole tells afterwards whether the stream came whole: if it did and
 // the installation failed all the same, it was our own storage, or a snapshot that nobody can install.
-func (r *Replica) installStream(in InstallMeta, since uint64, stream io.Reader, whole func() bool) (*SnapshotMeta, error) {
+func (r *Replica) installStream(in SnapshotMeta, since uint64, stream io.Reader, whole func() bool) (*SnapshotMeta, error) {
 	if in.Index <= since || in.Term == 0 || len(in.Conf.Voters) == 0 {
 		return nil, fmt.Errorf("%w: index %d, term %d, %d voters", errSnapshotProtocol, in.Index, in.Term, len(in.Conf.Voters))
 	}
@@ -309,7 +317,7 @@ func (r *Replica) installStream(in InstallMeta, since uint64, stream io.Reader, 
 		r.fail(err)
 		return nil, err
 	}
-	return &SnapshotMeta{Index: in.Index, Term: in.Term, Conf: in.Conf.raft(), ConfIndex: in.ConfIndex}, nil
+	return &in, nil
 }
 
 func (r *Replica) endInstall(from uint64, meta *SnapshotMeta) {
@@ -317,5 +325,5 @@ func (r *Replica) endInstall(from uint64, meta *SnapshotMeta) {
 }
 
 func (r *Replica) endInstallNow(now int64, from uint64, meta *SnapshotMeta) {
-	r.core.EndInstall(now, from, meta, r.cfg.StateMachine.Applied(), r.meta.installing())
+	r.core.EndInstall(now, from, meta, r.cfg.StateMachine.Applied(), r.meta.installing() && !r.cfg.isWitness())
 }

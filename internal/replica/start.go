@@ -25,6 +25,7 @@ func load(cfg Config) (CoreConfig, error) {
 	start := CoreConfig{
 		ID: cfg.ID, Peers: cfg.Peers, Timing: cfg.Timing, Log: log, HardState: log.HardState(), Applied: sm.Applied(),
 		MessageBytes: cfg.MessageBytes, InflightBytes: cfg.InflightBytes, ApplyBytes: cfg.ApplyBytes, Logger: cfg.Logger,
+		FullMembers: cfg.FullMembers, SyncTimeout: cfg.SyncTimeout,
 	}
 	meta, err := cfg.Meta.Load()
 	if err != nil {
@@ -47,14 +48,14 @@ func load(cfg Config) (CoreConfig, error) {
 	if err := finishInstall(cfg, meta); err != nil {
 		return start, err
 	}
-	start.Invalid = unfinished(sm, meta)
+	start.Invalid = unfinished(sm, meta) && !cfg.isWitness()
 	if start.Applied > log.LastIndex() {
 		return start, fmt.Errorf("%w: %d < %d", errNoLog, log.LastIndex(), start.Applied)
 	}
 	// The log's commit index is not always synced; what is applied is committed.
 	start.HardState = log.HardState()
 	start.HardState.Commit = max(start.HardState.Commit, start.Applied)
-	if err := catchUpConf(log, meta, start.Applied); err != nil {
+	if err := catchUpConf(log, meta, start.Applied, cfg.FullMembers); err != nil {
 		return start, err
 	}
 	return start, redo(cfg)
@@ -117,7 +118,7 @@ func scan(log LogReader, lo, hi uint64, fn func(e *raftpb.Entry) error) error {
 }
 
 // catchUpConf brings meta's membership up to applied, with the changes that are in the log.
-func catchUpConf(log LogReader, meta *Meta, applied uint64) error {
+func catchUpConf(log LogReader, meta *Meta, applied uint64, fullMembers bool) error {
 	if applied <= meta.ConfIndex {
 		return nil
 	}
@@ -130,11 +131,15 @@ func catchUpConf(log LogReader, meta *Meta, applied uint64) error {
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
+		if id, out, ok := syncStep(cc); ok {
+			meta.Conf, meta.ConfIndex = meta.Conf.step(id, out), e.Index
+			return nil
+		}
 		cs, err := changeConf(meta.Conf.raft(), cc, e.Index)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
-		meta.Conf, meta.ConfIndex = confFromRaft(cs), e.Index
+		meta.Conf, meta.ConfIndex = meta.Conf.become(cs, fullMembers), e.Index
 		return nil
 	})
 }

@@ -45,7 +45,11 @@ type Status struct {
 	ConfIndex                  uint64
 	// Reluctant: see SetReluctant.
 	Reluctant bool
-	Peers     []PeerStatus
+	// Out are, in a group with a witness, the data members that may lack something that is committed: what the log says, and the leader knows a little more. OneCopy: so the newest data
+	// has one copy, and its loss is a loss of data; InSync: every data member has everything.
+	Out             []uint64
+	OneCopy, InSync bool
+	Peers           []PeerStatus
 	// MissedTicks counts ticks that came late by a tick or more since the start; the driver fills it in, as it does Installing.
 	MissedTicks uint64
 	Installing  bool
@@ -62,6 +66,8 @@ type PeerStatus struct {
 	Voter  bool
 	// Learner: it gets everything and has no vote, as a member that is being added does until it has caught up.
 	Learner bool
+	// Witness: it holds no data.
+	Witness bool
 	// Match is the last index known to be in its log, Lag how many entries it lacks, Applied what its state machine has.
 	Match, Lag, Applied uint64
 	// InSync: it is sent entries as they come and lacks none that is committed.
@@ -95,6 +101,11 @@ func (c *Core) Status(now int64) Status {
 		return s
 	}
 	s.Commit = c.rn.BasicStatus().Commit
+	if len(c.witnesses) > 0 {
+		s.Out = c.outNow()
+		s.InSync = len(s.Out) == 0
+		s.OneCopy = len(c.dataVoters())-len(s.Out) <= 1
+	}
 	switch c.state.role {
 	case raft.StateLeader:
 		s.Role = RoleLeader
@@ -116,7 +127,7 @@ func (c *Core) Status(now int64) Status {
 }
 
 func (c *Core) peerStatus(now int64, id uint64, progress map[uint64]tracker.Progress, commit uint64) PeerStatus {
-	ps := PeerStatus{ID: id, SeenNS: -1, Voter: c.inVoters(id), Learner: slices.Contains(c.conf.Learners, id)}
+	ps := PeerStatus{ID: id, SeenNS: -1, Voter: c.inVoters(id), Learner: slices.Contains(c.conf.Learners, id), Witness: c.isWitness(id)}
 	if p := c.peers[id]; p != nil && p.seen != 0 {
 		ps.SeenNS = now - p.seen
 		ps.Active = ps.SeenNS < c.electionTimeout()

@@ -85,10 +85,11 @@ type SnapshotWork struct {
 
 // SnapshotMeta says what of the log a snapshot stands for.
 type SnapshotMeta struct {
-	Index, Term uint64
+	Index uint64 `json:"index"`
+	Term  uint64 `json:"term"`
 	// Conf is the membership, which contains every change up to ConfIndex. ConfIndex may lie beyond Index.
-	Conf      raftpb.ConfState
-	ConfIndex uint64
+	Conf      ConfState `json:"conf"`
+	ConfIndex uint64    `json:"confIndex"`
 }
 
 // EventKind says what happened to a replica's part in its group.
@@ -106,10 +107,14 @@ const (
 	LeaseRegained
 	// LeaderChanged: Leader is the leader that this replica knows in Term, 0 for none.
 	LeaderChanged
+	// OutOfSync: the log says that the data member Peer may lack something that is committed from here on, in a group with a witness. If it is one of two, the newest data has one
+	// copy. InSync: it has everything again.
+	OutOfSync
+	InSync
 )
 
 func (k EventKind) String() string {
-	names := [...]string{"?", "leader ready", "leader lost", "lease lapsed", "lease regained", "leader changed"}
+	names := [...]string{"?", "leader ready", "leader lost", "lease lapsed", "lease regained", "leader changed", "out of sync", "in sync"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -121,6 +126,7 @@ type Event struct {
 	Kind   EventKind
 	Term   uint64
 	Leader uint64 // LeaderChanged only
+	Peer   uint64 // OutOfSync and InSync only
 }
 
 // Output is what a Core wants done. Messages may be sent at once and may be lost; the works must be done as their types say.

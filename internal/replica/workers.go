@@ -79,7 +79,7 @@ func (r *Replica) prepareAppend(w *AppendWork) error {
 		}
 		r.sizes.reset(s.Index)
 		return r.meta.update(func(m *Meta) {
-			m.Conf, m.ConfIndex, m.Installing = confFromRaft(s.Conf), s.ConfIndex, nil
+			m.Conf, m.ConfIndex, m.Installing = s.Conf, s.ConfIndex, nil
 		})
 	}
 	return nil
@@ -92,7 +92,7 @@ func (r *Replica) noteAppended(entries []raftpb.Entry) {
 	}
 	var n int64
 	for i := range entries {
-		n += int64(len(entries[i].Data))
+		n += int64(len(entries[i].Data)) + entryOverhead
 	}
 	r.sizes.add(entries[len(entries)-1].Index, n)
 	if r.uncheckpointed.Add(n) >= r.cfg.CheckpointBytes {

@@ -20,7 +20,7 @@ type transfer struct {
 	begun    bool // the receiver's core knows
 	ended    bool
 	since    uint64
-	offer    replica.InstallMeta
+	offer    replica.SnapshotMeta
 	snap     *volume.Snapshot
 	next     func() ([]byte, bool) // next chunk
 	stopSend func()
@@ -117,7 +117,7 @@ func (t *transfer) accepted() {
 				t.w.after(0, t.abort)
 				return true
 			}
-			t.offer = replica.Offer(meta)
+			t.offer = meta
 			t.next, t.stopSend = iter.Pull(t.chunks())
 			t.w.after(0, func() { t.hop(t.install) })
 			return true
