@@ -14,8 +14,24 @@ type Conn struct {
 	abrupt        atomic.Bool
 }
 
-func newConn(stream net.Conn, h Header) *Conn {
-	return &Conn{Conn: stream, client: net.TCPAddrFromAddrPort(h.Client), local: net.TCPAddrFromAddrPort(h.Local)}
+// newConn returns a *Conn, or something around one that writes more at once.
+func newConn(stream net.Conn, h Header) net.Conn {
+	c := &Conn{Conn: stream, client: net.TCPAddrFromAddrPort(h.Client), local: net.TCPAddrFromAddrPort(h.Local)}
+	if w, ok := stream.(bufferWriter); ok {
+		return gatheringConn{c, w}
+	}
+	return c
+}
+
+// bufferWriter is what link's connections have: many buffers, or a large one, become few system calls.
+type bufferWriter interface {
+	WriteBuffers(bufs [][]byte) error
+}
+
+// gatheringConn is a Conn over such a stream.
+type gatheringConn struct {
+	*Conn
+	bufferWriter
 }
 
 // RemoteAddr returns the client's address and port, a *net.TCPAddr.
@@ -37,7 +53,8 @@ func (c *Conn) SetLinger(seconds int) error {
 // Close ends the stream.
 func (c *Conn) Close() error {
 	if c.abrupt.Load() {
-		return socket(c.Conn).Close()
+		breakOff(c.Conn)
+		return nil
 	}
 	return c.Conn.Close()
 }
@@ -60,10 +77,11 @@ func setLinger(nc net.Conn, seconds int) {
 	}
 }
 
-// breakOff ends a connection so that the peer sees a reset, without waiting for it.
+// breakOff ends a connection so that the peer sees a reset, without waiting for it: TLS finds its socket closed when it is to say good-bye.
 func breakOff(nc net.Conn) {
 	setLinger(nc, 0)
 	_ = socket(nc).Close()
+	_ = nc.Close()
 }
 
 // addrPort returns a TCP address; the zero value for any other.

@@ -81,6 +81,8 @@ type cluster struct {
 	nodes  map[uint64]*node
 	// serve, if set, takes the place of the nodes' servers.
 	serve func(ctx context.Context, nc net.Conn)
+	// dialer, if set, takes the place of dial.
+	dialer func(ctx context.Context, id uint64) (net.Conn, error)
 }
 
 // whoami answers each call with its arguments, on the node whose number the call's procedure is.
@@ -187,6 +189,9 @@ type testProxy struct {
 func (c *cluster) proxy(t testing.TB, self uint64, change func(*ProxyConfig)) *testProxy {
 	cfg := ProxyConfig{Volume: testVolume, Target: c.leader.seenBy(self), Dial: c.dial, Log: quiet()}
 	cfg.Serve = c.serve
+	if c.dialer != nil {
+		cfg.Dial = c.dialer
+	}
 	if n := c.nodes[self]; n != nil && c.serve == nil {
 		cfg.Serve = n.server.ServeConn
 	}

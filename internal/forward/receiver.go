@@ -68,7 +68,7 @@ func (r *Receiver) ServeConn(ctx context.Context, stream net.Conn) {
 }
 
 // admit reads the header and answers it. Without an error and without a server the stream was refused for an ordinary reason. It counts as open.
-func (r *Receiver) admit(ctx context.Context, stream net.Conn) (serve func(context.Context, net.Conn), _ *Conn, err error) {
+func (r *Receiver) admit(ctx context.Context, stream net.Conn) (serve func(context.Context, net.Conn), _ net.Conn, err error) {
 	tooMany := r.open.Add(1) > int64(r.cfg.MaxConns)
 	stop := context.AfterFunc(ctx, func() { breakOff(stream) })
 	defer stop()

@@ -77,11 +77,14 @@ func (p *Proxy) copyUp(stream, client net.Conn) error {
 	if err != nil {
 		return err
 	}
+	write := func(b []byte) error { _, err := stream.Write(b); return err }
+	if w, ok := stream.(bufferWriter); ok {
+		write = func(b []byte) error { return w.WriteBuffers([][]byte{b}) }
+	}
 	for {
 		buf, n, err := src.read()
 		if n > 0 {
-			_, wErr := stream.Write((*buf)[:n])
-			err = errors.Join(err, wErr)
+			err = errors.Join(err, write((*buf)[:n]))
 		}
 		p.buffers.put(buf)
 		if err != nil {

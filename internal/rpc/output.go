@@ -306,6 +306,14 @@ func (o *output) write() error {
 		}
 		return err
 	}
+	if w, ok := o.conn.nc.(interface{ WriteBuffers([][]byte) error }); ok {
+		if err := w.WriteBuffers(o.vecs); err != nil {
+			return err
+		}
+		clear(o.vecs)
+		o.vecs = nil
+		return nil
+	}
 	for len(o.vecs) > 0 {
 		piece := o.vecs[0]
 		if len(piece) < gatherBytes {
