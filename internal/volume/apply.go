@@ -14,6 +14,8 @@ var ErrUnknownEntry = errors.New("volume: log entry of an unknown kind or versio
 // Apply executes the entry at Applied()+1 and returns the RPC reply record (nil for entries that are no calls). An error means that this replica cannot go on (disk); it
 // never means that the request failed. An empty entry (raft's own) only advances Applied. entry is not kept.
 func (v *Volume) Apply(index uint64, entry []byte) (reply []byte, err error) {
+	v.applying.Lock()
+	defer v.applying.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.valid {
@@ -52,6 +54,8 @@ func (v *Volume) Apply(index uint64, entry []byte) (reply []byte, err error) {
 
 // AdvanceTo notes that the entries up to index are applied although they are not the volume's business (raft configuration changes).
 func (v *Volume) AdvanceTo(index uint64) error {
+	v.applying.Lock()
+	defer v.applying.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.valid {
@@ -87,6 +91,8 @@ func (tx *Tx) run(e *Entry) ([]byte, error) {
 		return nil, tx.setSpace(e.Payload)
 	case EntryLimit:
 		return nil, tx.setLimit(e.Payload)
+	case EntryRestored:
+		return nil, tx.restored(e)
 	}
 	return nil, fmt.Errorf("%w: kind %d", ErrUnknownEntry, e.Kind)
 }
@@ -205,6 +211,9 @@ func (tx *Tx) publish() error {
 		return fmt.Errorf("commit metadata: %w", err)
 	}
 	v.state, v.exports = tx.state, tx.exports
+	if len(v.waiting) > 0 {
+		v.wakeWaiting()
+	}
 	if tx.space != nil {
 		v.space = *tx.space
 	}

@@ -23,6 +23,7 @@ var (
 	keyState      = []byte("mstate")      // state record
 	keyExports    = []byte("mexports")    // export table
 	keySpace      = []byte("mspace")      // total u64, free u64
+	keyHistory    = []byte("mhistory")    // restores: for each the backup's index u64, the first index afterwards u64
 	keyCheckpoint = []byte("xcheckpoint") // index u64: object writes up to it are durable
 	keyValid      = []byte("xvalid")      // u8: 0 while an Install is unfinished
 )

@@ -55,6 +55,9 @@ func (tx *Tx) flushObjects() {
 			break
 		}
 	}
+	if tx.v.copy != nil && err == nil {
+		tx.v.copy.observe(ops)
+	}
 	tx.lock()
 	if err != nil {
 		tx.fail("change", err)

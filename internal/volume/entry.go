@@ -22,6 +22,8 @@ const (
 	EntrySpace   EntryKind = 6 // replicated space figures: payload total u64, free u64
 	EntryMark    EntryKind = 7 // changes nothing: a point in the log that replicas compare themselves at
 	EntryLimit   EntryKind = 8 // sets the volume's limit: payload of LimitPayload
+	// EntryRestored says that the state is that of a backup; Restorer.Finish applies it: payload index of the backup u64.
+	EntryRestored EntryKind = 9
 )
 
 // Entry is one command of the log. The encoded header is padded to a multiple of 8 bytes and has room in front of a record: see HeaderBytes.

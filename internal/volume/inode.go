@@ -70,6 +70,9 @@ func (tx *Tx) newInode(typ FileType) *Inode {
 		Atime: tx.now, Mtime: tx.now, Btime: tx.now,
 		Inline: typ == TypeFile,
 	}
+	if tx.state.version >= restoreVersion {
+		n.Gen = generation(tx.index)
+	}
 	tx.state.nextIno++
 	tx.state.inodes++
 	return n

@@ -34,7 +34,11 @@ func randomLog(t testing.TB, seed uint64, length int) (log, replies [][]byte, r 
 		case 17:
 			entry = (&Entry{Kind: EntrySpace, Payload: SpacePayload(1<<40, 1<<30+uint64(i))}).Encode()
 		case 19: // tight now and then, below what is used at times
-			entry = (&Entry{Kind: EntryLimit, Payload: LimitPayload(uint64(i%4) * 64 << 10)}).Encode()
+			limit := uint64(0)
+			if i/50%4 == 0 {
+				limit = 64 << 10
+			}
+			entry = (&Entry{Kind: EntryLimit, Payload: LimitPayload(limit)}).Encode()
 		default:
 			c := g.next()
 			entry = c.entry(int64(i))

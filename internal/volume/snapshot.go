@@ -111,17 +111,29 @@ func scanInodes(s scanner, fn func(n *Inode) error) error {
 // writeObject sends what an object holds within the size that the metadata gives it; what lies beyond is written again by replay.
 func (s *Snapshot) writeObject(out *frameWriter, n *Inode) error {
 	out.frame(frameObject, n.Ino, 0, nil)
+	buf := make([]byte, min(n.Size, frameDataBytes))
+	err := readExtents(s.v.store, n, buf, func(off uint64, data []byte) error {
+		out.frame(frameData, n.Ino, off, data)
+		return out.err
+	})
+	if err == nil {
+		err = out.err
+	}
+	return err
+}
+
+// readExtents calls fn for what an object holds within the inode's size, a buf at a time; holes are left out. The object may change meanwhile.
+func readExtents(st store.Store, n *Inode, buf []byte, fn func(off uint64, data []byte) error) error {
 	id, size := uint64(n.Ino), int64(n.Size)
-	buf := make([]byte, min(size, frameDataBytes))
 	for off := int64(0); off < size; {
-		data, err := s.v.store.SeekObject(id, off, false)
+		data, err := st.SeekObject(id, off, false)
 		if errors.Is(err, store.ErrNoData) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
-		end, err := s.v.store.SeekObject(id, data, true)
+		end, err := st.SeekObject(id, data, true)
 		if errors.Is(err, store.ErrNoData) { // cut meanwhile
 			end, err = data, nil
 		}
@@ -130,16 +142,16 @@ func (s *Snapshot) writeObject(out *frameWriter, n *Inode) error {
 		}
 		for off, end = data, min(end, size); off < end; {
 			part := buf[:min(int64(len(buf)), end-off)]
-			if err := s.v.store.ReadObject(id, off, part); err != nil {
+			if err := st.ReadObject(id, off, part); err != nil {
 				return err
 			}
-			if out.frame(frameData, n.Ino, uint64(off), part); out.err != nil {
-				return out.err
+			if err := fn(uint64(off), part); err != nil {
+				return err
 			}
 			off += int64(len(part))
 		}
 	}
-	return out.err
+	return nil
 }
 
 // frameWriter writes frames; its first error sticks.
@@ -219,6 +231,9 @@ func readSnapshotHeader(r io.Reader) (index uint64, err error) {
 
 // invalidate notes, durably, that the state is in pieces, and drops what is in memory.
 func (v *Volume) invalidate() error {
+	v.applying.Lock()
+	defer v.applying.Unlock()
+	v.loseCopy()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var b store.Batch
@@ -229,7 +244,7 @@ func (v *Volume) invalidate() error {
 	if err := v.store.FlushMeta(context.Background()); err != nil {
 		return err
 	}
-	return v.load()
+	return v.load(false)
 }
 
 // validate notes that the state is whole, and loads it.
@@ -258,7 +273,11 @@ func (v *Volume) validate(index uint64) error {
 	if err := v.store.FlushMeta(context.Background()); err != nil {
 		return err
 	}
-	return v.load()
+	if err := v.load(false); err != nil {
+		return err
+	}
+	v.wakeWaiting()
+	return nil
 }
 
 // installObjects reads the frames.

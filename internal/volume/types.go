@@ -39,7 +39,7 @@ const (
 // replacing them. Times are nanoseconds since the epoch.
 type Inode struct {
 	Ino    Ino
-	Gen    uint32 // generation: differs between two files of one number (never happens: numbers are not reused; kept for restored volumes)
+	Gen    uint32 // generation: differs between two files of one number, which a restored volume may give out again
 	Type   FileType
 	Mode   uint32 // permission bits, 07777
 	Nlink  uint32

@@ -14,7 +14,7 @@ import (
 )
 
 // MaxVersion is the newest cluster version that this program understands; see EntryVersion. Version 1 was that before the first release; version 2
-// counts what a volume uses, for limits.
+// counts what a volume uses, for limits, and knows of restores.
 const MaxVersion = 2
 
 // formatVersion is the cluster version of a new volume: that of the first release, which all programs know.
@@ -44,6 +44,10 @@ type Volume struct {
 	hash     func(name string) uint64 // of names; tests replace it to provoke collisions
 	failed   atomic.Bool
 
+	// applying is held while an entry is applied, so that who holds it finds objects and metadata as some index has them. It comes before mu.
+	applying sync.Mutex
+	copy     *Copy // that is being made, or nil; guarded by applying
+
 	// checkpointing serializes Checkpoint and Install.
 	checkpointing sync.Mutex
 
@@ -57,16 +61,20 @@ type Volume struct {
 	cache      inodeCache
 	cuts       cuts
 	tx         Tx // of the entry being applied
+	waiting    []waiting
 }
 
 // Open loads the replica's state. The caller must feed Redo with entries ReplayFrom()..Applied() from the log before the first Apply or Read.
-func Open(cfg Config) (*Volume, error) {
+func Open(cfg Config) (*Volume, error) { return open(cfg, false) }
+
+// open is Open; restoring says to take the state for valid whatever it says itself.
+func open(cfg Config, restoring bool) (*Volume, error) {
 	v := &Volume{id: cfg.ID, name: cfg.Name, store: cfg.Store, hash: hashName}
 	for _, p := range cfg.Programs {
 		prog, vers := p.Number()
 		v.programs = append(v.programs, numbered{p, prog, vers})
 	}
-	if err := v.load(); err != nil {
+	if err := v.load(restoring); err != nil {
 		return nil, fmt.Errorf("volume %s: %w", v.name, err)
 	}
 	return v, nil
@@ -81,8 +89,9 @@ func get(s store.Store, key []byte) ([]byte, error) {
 	return b, err
 }
 
-// load reads everything that is kept in memory. Called by Open, and by Install with mu held.
-func (v *Volume) load() error {
+// load reads everything that is kept in memory. Called by Open, and by Install with mu held. restoring says that the state is what it should be
+// although it is not marked so yet.
+func (v *Volume) load(restoring bool) error {
 	v.cache.clear()
 	v.state, v.checkpoint, v.valid = state{}, 0, false
 	v.exports, v.space, v.clients = nil, FSStat{}, clientSet{}
@@ -90,7 +99,7 @@ func (v *Volume) load() error {
 	if err != nil {
 		return err
 	}
-	if len(b) == 1 && b[0] == 0 {
+	if len(b) == 1 && b[0] == 0 && !restoring {
 		return nil
 	}
 	if b, err = get(v.store, keyState); err != nil {
