@@ -31,6 +31,9 @@ func (*kernel) device(name string, prefix netip.Prefix) (device, error) {
 	var byRoute *device
 	for _, l := range links {
 		a := l.Attrs()
+		if a.Group == carrierGroup {
+			continue // it carries the address of another volume, or this one's
+		}
 		networks, err := networksOf(l)
 		if err != nil {
 			return device{}, err

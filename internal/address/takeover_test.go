@@ -230,6 +230,15 @@ func TestDevices(t *testing.T) {
 	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: br.Attrs().Index, Gw: net.IPv4(10, 9, 0, 254)}); err != nil {
 		t.Fatal(err)
 	}
+	// Another volume's address on a carrier says nothing about where its neighbours are.
+	carrier, file, err := openCarrier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := (&kernel{}).add(carrier, netip.MustParsePrefix("10.7.0.101/32"), time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		device, prefix, want string
 		member               bool
