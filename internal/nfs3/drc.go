@@ -182,6 +182,14 @@ func (rc *replyCache) load(tx *volume.Tx) error {
 	})
 }
 
+// drop forgets all recorded replies.
+func (rc *replyCache) drop(tx *volume.Tx) {
+	for e := rc.oldest; e != nil; e = e.next {
+		tx.Del(drcProgram, indexKey(e.index))
+	}
+	rc.reset()
+}
+
 func indexKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
 
 func (k *drcKey) append(b []byte) []byte {

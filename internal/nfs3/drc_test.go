@@ -338,3 +338,20 @@ func (s *server) metadata() map[string]string {
 	}
 	return all
 }
+
+// TestRestoreDropsReplies: the call that a client repeats may have been undone by the restore.
+func TestRestoreDropsReplies(t *testing.T) {
+	s := newServer(t)
+	s.fill("10.0.2.1:1", 20)
+	s.fill("10.0.2.2:1", 20)
+	s.apply(&volume.Entry{Kind: volume.EntryRestored, Payload: make([]byte, 8)})
+	for range 2 {
+		if n := len(s.p.drc.entries); n != 0 {
+			t.Errorf("%d replies are left", n)
+		}
+		checkCache(t, &s.p.drc)
+		s.open() // from the metadata
+	}
+	s.fill("10.0.2.1:1", 3)
+	checkCache(t, &s.p.drc)
+}

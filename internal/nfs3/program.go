@@ -149,5 +149,8 @@ func (p *Program) Command(*volume.Tx, []byte) error { return errNoCommand }
 // Load implements volume.Program.
 func (p *Program) Load(tx *volume.Tx) error { return p.drc.load(tx) }
 
+// Restored implements volume.Restorable: what a client sends again now may have been undone since.
+func (p *Program) Restored(tx *volume.Tx, _ uint64) { p.drc.drop(tx) }
+
 // InUse implements volume.Program. Version 3 has no open files.
 func (p *Program) InUse(volume.Ino) bool { return false }

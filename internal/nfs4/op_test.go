@@ -138,29 +138,68 @@ func TestCallbackSecurity(t *testing.T) {
 	}
 }
 
+// reclaimer is a client that starts over after a restore.
+func (s *server) reclaimer(owner string) *client {
+	ok := s.compound(2, exchangeID(owner, [8]byte{1}, 0)).Resarray[0].(*nfsv4.NfsResop4_OP_EXCHANGE_ID).OpexchangeId.(*nfsv4.ExchangeId4res_NFS4_OK).EirResok4
+	c := &client{server: s, minor: 2, id: ok.EirClientid}
+	res := s.compound(2, createSession(c.id, ok.EirSequenceid))
+	c.session = res.Resarray[0].(*nfsv4.NfsResop4_OP_CREATE_SESSION).OpcreateSession.(*nfsv4.CreateSession4res_NFS4_OK).CsrResok4.CsrSessionid
+	return c
+}
+
+func reclaimOpen(owner string) *nfsv4.NfsArgop4_OP_OPEN {
+	return &nfsv4.NfsArgop4_OP_OPEN{Opopen: nfsv4.Open4args{
+		ShareAccess: 3, Owner: nfsv4.StateOwner4{Owner: []byte(owner)}, Openhow: noCreate(), Claim: &nfsv4.OpenClaim4_CLAIM_PREVIOUS{},
+	}}
+}
+
+func restoredEntry() *volume.Entry {
+	return &volume.Entry{Kind: volume.EntryRestored, Random: 99, Payload: make([]byte, 8)}
+}
+
+// A grace period ends by itself, and what nobody reclaimed goes with it: files without a name, even those that lost it meanwhile.
+func TestGraceEndsInTime(t *testing.T) {
+	s := newServer(t)
+	c := s.newClient("a")
+	kept, lost, late := c.create("kept", "1"), c.create("lost", "2"), c.create("late", "3")
+	for _, name := range []string{"kept", "lost", "late"} {
+		c.ok(putfh(c.data()), open("o", name, 3, 0, noCreate()))
+	}
+	c.ok(putfh(c.data()), remove("kept"))
+	c.ok(putfh(c.data()), remove("lost"))
+	s.apply(restoredEntry())
+	s.open() // the grace period outlives a restart
+	other := s.reclaimer("b")
+	other.ok(&nfsv4.NfsArgop4_OP_RECLAIM_COMPLETE{})
+	other.ok(putfh(other.data()), remove("late"))
+	again := s.reclaimer("a")
+	again.ok(putfh(kept), reclaimOpen("o"))
+	other.want(state.ErrGrace, putfh(other.data()), open("o", "new", 2, 0, unchecked(nfsv4.Fattr4{})))
+	s.open()
+	s.now += graceLeases * int64(DefaultLease)
+	other.ok(putfh(other.data()), open("o", "new", 2, 0, unchecked(nfsv4.Fattr4{})))
+	other.ok(putfh(kept), getattr())
+	other.want(volume.ErrStale, putfh(lost), getattr())
+	other.want(volume.ErrStale, putfh(late), getattr())
+	again.want(errNoGrace, putfh(kept), reclaimOpen("another"))
+}
+
 // After a restore from a backup clients start over and reclaim their opens; others wait until that is done.
 func TestReclaimAfterRestore(t *testing.T) {
 	s := newServer(t)
 	c := s.newClient("a")
 	fh := c.create("f", "content")
 	c.ok(putfh(c.data()), open("o", "f", 3, 0, noCreate()))
-	s.apply(commandEntry(RestoredCommand(99)))
+	s.apply(restoredEntry())
 	if st := status(c.do(putrootfh()).Status); st != errBadSession {
 		t.Fatalf("old session: status %d, want NFS4ERR_BADSESSION", st)
 	}
-	start := func(owner string) *client {
-		ok := s.compound(2, exchangeID(owner, [8]byte{1}, 0)).Resarray[0].(*nfsv4.NfsResop4_OP_EXCHANGE_ID).OpexchangeId.(*nfsv4.ExchangeId4res_NFS4_OK).EirResok4
-		c := &client{server: s, minor: 2, id: ok.EirClientid}
-		res := s.compound(2, createSession(c.id, ok.EirSequenceid))
-		c.session = res.Resarray[0].(*nfsv4.NfsResop4_OP_CREATE_SESSION).OpcreateSession.(*nfsv4.CreateSession4res_NFS4_OK).CsrResok4.CsrSessionid
-		return c
-	}
-	again, other := start("a"), start("b")
+	again, other := s.reclaimer("a"), s.reclaimer("b")
 	other.ok(&nfsv4.NfsArgop4_OP_RECLAIM_COMPLETE{})
 	other.want(state.ErrGrace, putfh(other.data()), open("o", "f", 1, 0, noCreate()))
 	other.want(state.ErrGrace, putfh(other.data()), open("o", "new", 2, 0, unchecked(nfsv4.Fattr4{})))
 	other.want(volume.ErrNoEnt, putfh(other.data()), lookup("new")) // an OPEN that fails leaves no file
-	again.ok(putfh(fh), &nfsv4.NfsArgop4_OP_OPEN{Opopen: nfsv4.Open4args{ShareAccess: 3, Owner: nfsv4.StateOwner4{Owner: []byte("o")}, Openhow: noCreate(), Claim: &nfsv4.OpenClaim4_CLAIM_PREVIOUS{}}})
+	again.ok(putfh(fh), reclaimOpen("o"))
 	again.ok(&nfsv4.NfsArgop4_OP_RECLAIM_COMPLETE{})
 	other.ok(putfh(other.data()), open("o", "f", 1, 0, noCreate()))
 	s.apply(commandEntry(EndGraceCommand()))

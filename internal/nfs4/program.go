@@ -77,6 +77,11 @@ func (p *Program) Execute(tx *volume.Tx, req *volume.Request, reply *xdr.Encoder
 	}
 	c := newCompound(p, tx, req, reply)
 	defer c.release()
+	if tx.ReadOnly() {
+		return c.run()
+	}
+	p.tables.Tick(&c.kv, tx.Now(), graceLeases*int64(p.cfg.Lease))
+	defer p.graceOver(tx)
 	return c.run()
 }
 
@@ -90,13 +95,33 @@ func (p *Program) Load(tx *volume.Tx) error {
 	return nil
 }
 
-// InUse reports whether any client has ino open.
-func (p *Program) InUse(ino volume.Ino) bool { return p.tables.InUse(ino) }
+// InUse reports whether any client has ino open, or may say so when it reclaims.
+func (p *Program) InUse(ino volume.Ino) bool { return p.tables.InGrace() || p.tables.InUse(ino) }
+
+// Restored implements volume.Restorable: all clients are told to start over, and those that had files open may reclaim what they had.
+func (p *Program) Restored(tx *volume.Tx, random uint64) {
+	dropped := p.tables.Restored(&txKV{tx}, random)
+	for _, ino := range dropped.Closed {
+		tx.ReleaseOrphan(ino)
+	}
+}
+
+// graceLeases is how long a grace period lasts, in leases: clients find out within one that the server has lost their state.
+const graceLeases = 2
+
+// graceOver lets go, if a grace period has just ended, of the files without a name that nobody has reclaimed.
+func (p *Program) graceOver(tx *volume.Tx) {
+	if !p.tables.TakeGraceEnded() {
+		return
+	}
+	for _, ino := range tx.Orphans() {
+		tx.ReleaseOrphan(ino)
+	}
+}
 
 // Kinds of Command; part of the log's format.
 const (
 	commandExpire   = 1 // u64 client id: its lease ran out
-	commandRestored = 2 // u64 random: the volume was restored from a backup
 	commandEndGrace = 3
 )
 
@@ -104,16 +129,10 @@ func expireCommand(id state.ClientID) []byte {
 	return binary.BigEndian.AppendUint64([]byte{commandExpire}, uint64(id))
 }
 
-// RestoredCommand is the Command payload to log once after a volume was restored from a backup: all clients are told to start over, and those that
-// held state may reclaim it. random must differ from one restore to the next.
-func RestoredCommand(random uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{commandRestored}, random)
-}
-
-// EndGraceCommand is the Command payload that ends the grace period of a restored volume.
+// EndGraceCommand is the Command payload that ends the grace period of a restored volume before its time.
 func EndGraceCommand() []byte { return []byte{commandEndGrace} }
 
-// Command executes what Front.Expired, RestoredCommand or EndGraceCommand made. A client that is gone already is no error.
+// Command executes what Front.Expired or EndGraceCommand made. A client that is gone already is no error.
 func (p *Program) Command(tx *volume.Tx, payload []byte) error {
 	kv := &txKV{tx}
 	d := xdr.NewDecoder(payload)
@@ -129,11 +148,6 @@ func (p *Program) Command(tx *volume.Tx, payload []byte) error {
 		if d.Err() == nil {
 			dropped, _ = p.tables.ExpireClient(kv, id)
 		}
-	case commandRestored:
-		random := d.Uint64()
-		if d.Err() == nil {
-			dropped = p.tables.Restored(kv, random)
-		}
 	case commandEndGrace:
 		p.tables.EndGrace(kv)
 	default:
@@ -145,6 +159,7 @@ func (p *Program) Command(tx *volume.Tx, payload []byte) error {
 	for _, ino := range dropped.Closed {
 		tx.ReleaseOrphan(ino)
 	}
+	p.graceOver(tx)
 	p.notifyWaiters(dropped.Notify)
 	return nil
 }

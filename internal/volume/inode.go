@@ -2,6 +2,7 @@ package volume
 
 import (
 	"errors"
+	"slices"
 
 	"holdfast/internal/store"
 )
@@ -139,11 +140,19 @@ func (tx *Tx) ReleaseOrphan(ino Ino) {
 func (tx *Tx) Orphans() []Ino {
 	var inos []Ino
 	err := tx.store.Scan([]byte{prefixOrphan}, []byte{prefixOrphan + 1}, func(key, _ []byte) bool {
-		inos = append(inos, inoOfKey(key))
+		if _, changed := tx.orphans[inoOfKey(key)]; !changed {
+			inos = append(inos, inoOfKey(key))
+		}
 		return true
 	})
 	if err != nil {
 		tx.fail("list orphans", err)
 	}
+	for ino, orphan := range tx.orphans {
+		if orphan {
+			inos = append(inos, ino)
+		}
+	}
+	slices.Sort(inos)
 	return inos
 }

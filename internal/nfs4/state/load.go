@@ -86,13 +86,17 @@ func (l *loader) record(key, value []byte) error {
 }
 
 func (l *loader) meta(key []byte, d *xdr.Decoder) error {
-	if v := d.Uint32(); v != formatVersion {
+	v := d.Uint32()
+	if v != formatVersion && v != graceVersion {
 		return corrupt(key, fmt.Sprintf("format %d", v))
 	}
 	l.t.instance = d.Uint32()
 	l.t.nextClient = d.Uint32()
 	l.t.next = d.Uint64()
 	l.t.grace = d.Bool()
+	if v == graceVersion {
+		l.t.graceUntil = d.Int64()
+	}
 	return nil
 }
 

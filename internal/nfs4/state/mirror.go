@@ -23,6 +23,9 @@ const (
 // formatVersion is in the meta record. Another format needs another number, and a new cluster version.
 const formatVersion = 1
 
+// graceVersion is the format of a meta record during a grace period, in which only volumes of cluster version 2 can be.
+const graceVersion = 2
+
 func (t *Tables) metaKey() []byte {
 	t.key = append(t.key[:0], keyMeta)
 	return t.key
@@ -63,11 +66,18 @@ func (t *Tables) rangeKey(ino volume.Ino, owner, start uint64) []byte {
 func (t *Tables) putMeta(kv KV) {
 	e := &t.value
 	e.Reset(e.Bytes()[:0])
-	e.Uint32(formatVersion)
+	version := uint32(formatVersion)
+	if t.grace {
+		version = graceVersion
+	}
+	e.Uint32(version)
 	e.Uint32(t.instance)
 	e.Uint32(t.nextClient)
 	e.Uint64(t.next)
 	e.Bool(t.grace)
+	if t.grace {
+		e.Int64(t.graceUntil)
+	}
 	kv.Put(t.metaKey(), e.Bytes())
 }
 

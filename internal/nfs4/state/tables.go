@@ -18,6 +18,8 @@ type Tables struct {
 	next       uint64 // counter behind session ids, stateids and lock owners
 
 	grace      bool
+	graceUntil int64           // in nanoseconds since the epoch; 0: no client has come back yet
+	graceEnded bool            // see TakeGraceEnded
 	reclaimers map[string]bool // owners of clients that may reclaim while grace is on
 
 	clients  map[ClientID]*client
@@ -174,7 +176,7 @@ func compareLockOwners(a, b *lockOwner) int { return cmp.Compare(a.id, b.id) }
 var nobody = &lockOwner{id: ^uint64(0)}
 
 // Restored is for a volume that was restored from a backup: it drops all clients, takes a new instance number, and, if any client held
-// opens, starts a grace period in which just those clients may reclaim. It ends when they all have sent RECLAIM_COMPLETE, or by EndGrace.
+// opens, starts a grace period in which just those clients may reclaim. It ends when they all have sent RECLAIM_COMPLETE, by Tick, or by EndGrace.
 func (t *Tables) Restored(kv KV, random uint64) Dropped {
 	var d Dropped
 	for _, c := range t.sortedClients() {
@@ -187,7 +189,7 @@ func (t *Tables) Restored(kv KV, random uint64) Dropped {
 	}
 	slices.Sort(d.Closed)
 	t.setInstance(random)
-	t.grace = len(t.reclaimers) > 0
+	t.grace, t.graceUntil = len(t.reclaimers) > 0, 0
 	t.putMeta(kv)
 	return d
 }
@@ -204,8 +206,28 @@ func (t *Tables) EndGrace(kv KV) {
 		kv.Del(t.reclaimerKey(owner))
 	}
 	clear(t.reclaimers)
-	t.grace = false
+	t.grace, t.graceUntil, t.graceEnded = false, 0, true
 	t.putMeta(kv)
+}
+
+// Tick lets time pass for a grace period: it lasts for length (nanoseconds) from the first call on, which is for the first request after the restore, as nobody knows for how long the volume
+// was away. Call it first for every request that mutates.
+func (t *Tables) Tick(kv KV, now, length int64) {
+	switch {
+	case !t.grace:
+	case t.graceUntil == 0:
+		t.graceUntil = now + length
+		t.putMeta(kv)
+	case now > t.graceUntil:
+		t.EndGrace(kv)
+	}
+}
+
+// TakeGraceEnded reports whether a grace period has ended since it was last asked: what was kept for clients that might have reclaimed it can go.
+func (t *Tables) TakeGraceEnded() bool {
+	ended := t.graceEnded
+	t.graceEnded = false
+	return ended
 }
 
 func (t *Tables) sortedReclaimers() []string {
