@@ -201,7 +201,7 @@ func isolated(t *testing.T, programs ...string) bool {
 	}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			t.Skipf("%v: install the package rpcbind", err)
+			t.Skipf("%v: install the packages rpcbind and nfs-common", err)
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
@@ -283,6 +283,28 @@ func TestRPCInfo(t *testing.T) {
 	} {
 		if out := run(t, args...); !strings.Contains(out, "ready and waiting") {
 			t.Errorf("%s:\n%s", strings.Join(args, " "), out)
+		}
+	}
+}
+
+// TestMountNFS: the mount command finds NFS and MOUNT by us; what it does then is the kernel's affair.
+func TestMountNFS(t *testing.T) {
+	if !isolated(t, "mount.nfs") {
+		return
+	}
+	for ip, host := range map[string]string{"127.0.0.1": "127.0.0.1", "::1": "[::1]"} {
+		serveNull(t, host+":2049")
+		s := start(t, Config{})
+		s.Set([]Mapping{{Addr: netip.MustParseAddr(ip), Services: NFS(2049, 2049)}})
+		await(t, s, ip, ByHoldfast)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		// That there is no export is an error; in a mount namespace of its own a mount would not matter.
+		out, _ := exec.CommandContext(ctx, "mount.nfs", "-v", "-o", "vers=3,nolock,retry=0", host+":/none", "/mnt").CombinedOutput()
+		cancel()
+		for _, prog := range []int{rpc.ProgNFS, rpc.ProgMount} {
+			if want := fmt.Sprintf("trying %s prog %d vers 3 prot TCP port 2049", ip, prog); !strings.Contains(string(out), want) {
+				t.Errorf("no %q in:\n%s", want, out)
+			}
 		}
 	}
 }
