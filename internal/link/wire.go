@@ -127,3 +127,6 @@ func (w *wire) flush() error {
 	}
 	return err
 }
+
+// NetConn returns the connection that the records travel on, for its socket's options.
+func (w *wire) NetConn() net.Conn { return w.Conn }
