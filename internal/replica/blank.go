@@ -2,6 +2,7 @@ package replica
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -42,8 +43,8 @@ func (c *Core) answerProbe(m *Message) {
 	if len(m.Context) != 8 {
 		return
 	}
-	if c.confIndex > 0 {
-		return // the membership has changed since, so the answers of the first members say nothing: a lost member has to be replaced by a new one
+	if c.rn != nil && (c.conf.Joint() || !slices.Equal(c.members, c.cfg.Peers)) {
+		return // the first members are not all that count any more: a lost member has to be replaced by a new one
 	}
 	members := hashMembers(c.cfg.Peers)
 	if m.LogTerm != members {

@@ -118,7 +118,7 @@ type Core struct {
 	// insync, gates and witnesses are of use in groups with a witness only; gates are those of this term. shownOut is what events told of conf.Out; ahead: see
 	// LetWitnessesRunAhead.
 	insync    insync
-	gates     map[uint64]*gate
+	gates     map[uint64]gate
 	witnesses []uint64
 	shownOut  []uint64
 	ahead     bool
@@ -179,7 +179,7 @@ func NewCore(now int64, cfg CoreConfig) (*Core, error) {
 		lastTick: now,
 		peers:    make(map[uint64]*peer),
 		sends:    make(map[uint64]uint64),
-		gates:    make(map[uint64]*gate),
+		gates:    make(map[uint64]gate),
 		log:      &logView{log: cfg.Log},
 	}
 	c.log.snapshot = c.snapshotSource

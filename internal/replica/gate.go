@@ -9,13 +9,9 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 )
 
-// gate holds back what a leader sends to a witness until this replica's disk and all data members that are in sync have it (DESIGN.md, "The witness").
-type gate struct {
-	// held are MsgApps without payloads, in the order in which raft sent them.
-	held []Message
-	// sent is the highest index that was let through in this term.
-	sent uint64
-}
+// gate holds back what a leader sends to a witness until this replica's disk and all data members that are in sync have it (DESIGN.md, "The witness"): MsgApps without
+// payloads, in the order in which raft sent them.
+type gate []Message
 
 // emit puts a message of raft's on its way.
 func (c *Core) emit(m Message) {
@@ -29,17 +25,13 @@ func (c *Core) emit(m Message) {
 
 // hold queues a MsgApp to a witness. Raft sends in order, and goes back only to send again what may be lost: then what is queued from there on is superseded.
 func (c *Core) hold(m Message) {
-	g := c.gates[m.To]
-	if g == nil {
-		g = &gate{}
-		c.gates[m.To] = g
-	}
-	m.Entries = strip(m.Entries)
-	n := len(g.held)
-	for n > 0 && g.held[n-1].Index >= m.Index {
+	held := c.gates[m.To]
+	n := len(held)
+	for n > 0 && held[n-1].Index >= m.Index {
 		n--
 	}
-	g.held = append(g.held[:n], m)
+	m.Entries = strip(m.Entries)
+	c.gates[m.To] = append(held[:n], m)
 }
 
 // release lets through what may pass.
@@ -49,21 +41,21 @@ func (c *Core) release() {
 	}
 	limit, known := uint64(0), false
 	for _, id := range c.witnesses {
-		g := c.gates[id]
-		if g == nil || len(g.held) == 0 {
+		if len(c.gates[id]) == 0 {
 			continue
 		}
 		if !known {
 			limit, known = c.witnessLimit(), true
 		}
-		c.releaseTo(g, limit)
+		c.gates[id] = c.releaseUpTo(limit, c.gates[id])
 	}
 }
 
-func (c *Core) releaseTo(g *gate, limit uint64) {
+// releaseUpTo lets through what of held lies up to limit, and returns the rest.
+func (c *Core) releaseUpTo(limit uint64, held gate) gate {
 	passed := 0
-	for i := range g.held {
-		m := &g.held[i]
+	for i := range held {
+		m := &held[i]
 		if m.Index > limit || len(m.Entries) > 0 && m.Index == limit {
 			break
 		}
@@ -74,10 +66,9 @@ func (c *Core) releaseTo(g *gate, limit uint64) {
 		} else {
 			passed++
 		}
-		g.sent = max(g.sent, out.Index+uint64(len(out.Entries)))
 		c.out.Messages = append(c.out.Messages, out)
 	}
-	g.held = slices.Delete(g.held, 0, passed)
+	return slices.Delete(held, 0, passed)
 }
 
 // witnessLimit returns up to which index a witness may have the log.

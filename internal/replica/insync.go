@@ -26,7 +26,7 @@ type syncMark struct {
 type peerSync struct {
 	// gates: witnesses get nothing that it has not acknowledged.
 	gates bool
-	// complete: since it gates, it had everything that a witness may have.
+	// complete: it has an entry of this term, and so everything that a witness may have got in terms before.
 	complete bool
 	// grace is from when on it counts as heard of, if it was not.
 	grace int64
@@ -100,7 +100,7 @@ func (c *Core) tickSync() {
 		if id == c.cfg.ID || c.isWitness(id) || !c.inVoters(id) {
 			return
 		}
-		c.judge(c.peer(id), pr)
+		c.judge(id, c.peer(id), pr)
 		if c.gating(id) {
 			lowest = min(lowest, pr.Match)
 		}
@@ -111,9 +111,11 @@ func (c *Core) tickSync() {
 	c.proposeSync()
 }
 
-// judge lets a member gate, or not.
-func (c *Core) judge(p *peer, pr tracker.Progress) {
+// judge lets a member gate, or not. One that does not gate any more does so again when the log says that it is out: then it takes another entry to be in sync, and that
+// entry is committed when it has it.
+func (c *Core) judge(id uint64, p *peer, pr tracker.Progress) {
 	ps := &p.sync
+	ps.complete = ps.complete || pr.Match >= c.lease.firstOwn
 	heard := !p.gone && c.now-max(p.seen, ps.grace) < c.electionTimeout()
 	able := p.echo == 0 || p.report.flags&^flagReluctant == 0 // what it said in another term does not count
 	if ps.gates {
@@ -122,13 +124,10 @@ func (c *Core) judge(p *peer, pr tracker.Progress) {
 			ps.retryAt = c.now + slowPause*int64(c.cfg.SyncTimeout)
 		}
 		if !heard || !able || slow {
-			ps.gates, ps.complete = false, false
+			ps.gates = false
 		}
-	} else if heard && able && p.echo != 0 && c.now >= ps.retryAt && pr.State == tracker.StateReplicate && pr.Match+caughtUp >= c.last {
+	} else if heard && able && p.echo != 0 && c.now >= ps.retryAt && pr.State == tracker.StateReplicate && pr.Match+caughtUp >= c.last && slices.Contains(c.conf.Out, id) {
 		ps.gates = true
-	}
-	if ps.gates && pr.Match >= c.lease.firstOwn && pr.Match >= c.sentToWitnesses() {
-		ps.complete = true
 	}
 }
 
@@ -150,17 +149,9 @@ func (c *Core) witnessHeard() bool {
 	})
 }
 
-func (c *Core) sentToWitnesses() uint64 {
-	sent := uint64(0)
-	for _, g := range c.gates {
-		sent = max(sent, g.sent)
-	}
-	return sent
-}
-
 // proposeSync lets the log say what is so, a step at a time.
 func (c *Core) proposeSync() {
-	if c.applied < max(c.insync.wait, c.lease.firstOwn) || len(c.voters[1]) > 0 || c.transfer.active {
+	if c.applied < max(c.insync.wait, c.lease.firstOwn) || c.conf.Joint() || c.transfer.active {
 		return
 	}
 	for _, id := range c.dataVoters() {

@@ -74,7 +74,7 @@ func (m *MemberChange) Advance(now int64) (ChangeState, error) {
 	if c.applied < m.wait {
 		return ChangeState{}, nil
 	}
-	if len(c.conf.VotersOutgoing) > 0 {
+	if c.conf.Joint() {
 		// Raft leaves by itself; if it was handing over at that moment, it does so after the next entry only. It does not leave twice.
 		return ChangeState{}, m.propose(raftpb.ConfChangeV2{})
 	}

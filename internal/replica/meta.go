@@ -53,6 +53,9 @@ func (c ConfState) voter(id uint64) bool {
 	return slices.Contains(c.Voters, id) || slices.Contains(c.VotersOutgoing, id)
 }
 
+// Joint reports whether the group is on its way from one set of voters to another.
+func (c ConfState) Joint() bool { return len(c.VotersOutgoing) > 0 }
+
 // become returns cs, which came of c by a change, with what c says beyond raft. Where there is a witness, a new voter is out of sync until the log says otherwise.
 func (c ConfState) become(cs raftpb.ConfState, fullMembers bool) ConfState {
 	next := confFromRaft(cs)

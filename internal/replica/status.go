@@ -90,7 +90,7 @@ func (c *Core) Status(now int64) Status {
 		First: c.cfg.Log.FirstIndex(), Last: c.last, Applied: c.applied,
 		Serving: c.Serving(now), Transferring: c.transfer.active,
 		NeedsSnapshot: c.install.needed, Recovering: c.recover != 0, Installing: c.install.active,
-		Voters: c.voters[0], Outgoing: c.voters[1], Learners: c.conf.Learners, Joint: len(c.voters[1]) > 0, ConfIndex: c.confIndex,
+		Voters: c.voters[0], Outgoing: c.voters[1], Learners: c.conf.Learners, Joint: c.conf.Joint(), ConfIndex: c.confIndex,
 		Reluctant: c.reluctant,
 	}
 	if end := c.ServingUntil(); end > now {

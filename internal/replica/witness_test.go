@@ -83,7 +83,7 @@ func loseOneAtATime(s *sim, rounds int) string {
 		if s.rng.IntN(2) == 0 {
 			n = s.leader()
 		}
-		what := s.rng.IntN(5)
+		what := s.rng.IntN(6)
 		heal := func() { n.start() }
 		switch what {
 		case 0, 1:
@@ -94,6 +94,10 @@ func loseOneAtATime(s *sim, rounds int) string {
 		case 3:
 			n.paused = s.now + int64(2*time.Second) + s.rng.Int64N(500*simMS)
 			heal = func() {}
+		case 5: // a link
+			o := s.nodes[(slices.Index(s.nodes, n)+1+s.rng.IntN(2))%3]
+			s.cut[[2]uint64{n.id, o.id}], s.cut[[2]uint64{o.id, n.id}] = true, true
+			heal = func() { clear(s.cut) }
 		case 4: // a restart, which may lose what was not synced yet
 			n.crash()
 			n.start()
@@ -275,6 +279,7 @@ func TestSlowPeerIsLeftBehind(t *testing.T) {
 	s := calmWitness(t, 4)
 	l := s.leader()
 	slow := s.other(l)
+	s.until(time.Second, func() bool { return !slow.writing && len(slow.appends) == 0 })
 	slow.writing = true // its disk hangs
 	before, began := s.acked, s.now
 	s.propose()
@@ -362,4 +367,23 @@ func TestReplicasWithWitness(t *testing.T) {
 		t.Error("the witness keeps all of the log")
 	}
 	c.agree()
+}
+
+// TestWitnessIsNeverAheadOfAllDisks: the only copy crashes and loses what its disk did not have yet. A witness that had it would never vote for anybody again.
+func TestWitnessIsNeverAheadOfAllDisks(t *testing.T) {
+	s := calmWitness(t, 5)
+	l := s.leader()
+	s.other(l).crash()
+	s.mustPropose()
+	s.until(time.Second, func() bool { return !l.writing && len(l.appends) == 0 })
+	l.writing = true // its disk hangs
+	s.propose()
+	s.run(100 * time.Millisecond)
+	l.appends = nil
+	l.crash()
+	l.start()
+	if !s.until(5*time.Second, func() bool { return s.leader() == l }) {
+		t.Fatal("nobody can be elected any more")
+	}
+	s.mustPropose()
 }
