@@ -21,8 +21,9 @@ import (
 const DefaultPort = 111
 
 const (
-	// checkEvery is how often what could not be had is tried again, and rpcbind, which forgets when it is restarted, is told again.
+	// checkEvery is how often rpcbind, which forgets when it is restarted, is told again; retryEvery how often what could not be had is tried.
 	checkEvery = 10 * time.Second
+	retryEvery = time.Second
 	// maxConns bounds the connections of all addresses together, and connLifetime how long each may last: a client asks and goes.
 	maxConns     = 256
 	connLifetime = 30 * time.Second
@@ -167,13 +168,14 @@ func (s *Server) Status() []Status {
 
 // Run answers until ctx ends, then takes back what it registered and returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	check := time.NewTicker(checkEvery)
-	defer check.Stop()
 	for {
-		s.arrange(ctx)
+		again := checkEvery
+		if !s.arrange(ctx) {
+			again = retryEvery
+		}
 		select {
 		case <-s.changed:
-		case <-check.C:
+		case <-time.After(again):
 		case <-ctx.Done():
 			for _, ep := range s.endpoints {
 				ep.close()
@@ -187,8 +189,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// arrange makes endpoints and registrations be what the mappings demand.
-func (s *Server) arrange(ctx context.Context) {
+// arrange makes endpoints and registrations be what the mappings demand, and tells whether that was done for all of them.
+func (s *Server) arrange(ctx context.Context) (done bool) {
 	s.mu.Lock()
 	mappings := s.mappings // never changed, only replaced
 	s.mu.Unlock()
@@ -238,16 +240,20 @@ func (s *Server) arrange(ctx context.Context) {
 			status[ip] = Status{Addr: ip, By: ByNobody, Err: err}
 		}
 	}
+	done = err == nil
 	for ip := range mappings {
-		if _, ok := status[ip]; !ok {
-			st := status[unspecified(ip)]
+		st, ok := status[ip]
+		if !ok {
+			st = status[unspecified(ip)]
 			st.Addr = ip
 			status[ip] = st
 		}
+		done = done && st.By != ByNobody
 	}
 	s.mu.Lock()
 	s.status = status
 	s.mu.Unlock()
+	return done
 }
 
 // unspecified returns the unspecified address of ip's family.

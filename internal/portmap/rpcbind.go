@@ -45,6 +45,10 @@ func (r *registrar) set(ctx context.Context, services map[netip.Addr][]Service) 
 	defer cancel()
 	conn, err := r.dial(ctx)
 	if err != nil {
+		if len(want) == 0 {
+			clear(r.done) // they have gone with rpcbind
+			return wantErr
+		}
 		return err
 	}
 	defer conn.close()

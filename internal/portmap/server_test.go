@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -171,8 +172,7 @@ func TestPortTaken(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s.Set([]Mapping{{Addr: netip.MustParseAddr("127.0.5.4"), Services: NFS(2049, 2049)}})
-	await(t, s, "127.0.5.4", ByHoldfast)
+	await(t, s, "127.0.5.4", ByHoldfast) // without being told
 }
 
 const insideVar = "HOLDFAST_TEST_INSIDE"
@@ -334,7 +334,7 @@ func TestRegister(t *testing.T) {
 		{"by TCP", "/run/none", []Mapping{{Addr: netip.MustParseAddr("127.0.0.1"), Services: NFS(2049, 20048)}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			startRPCBind(t)
+			stop := startRPCBind(t)
 			s := start(t, Config{Socket: c.socket})
 			s.Set(c.services)
 			for _, m := range c.services {
@@ -355,6 +355,10 @@ func TestRegister(t *testing.T) {
 					t.Fatalf("changed:\n%s", out)
 				}
 			}
+			s.Set([]Mapping{{Addr: netip.MustParseAddr("::1"), Services: NFS(2049, 20048)}})
+			if c.socket != DefaultSocket {
+				await(t, s, "::1", ByNobody) // version 2 knows nothing of IPv6
+			}
 			s.Set(nil)
 			for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 				if out = run(t, "rpcinfo", "-p", "127.0.0.1"); !strings.Contains(out, "100003") {
@@ -364,28 +368,34 @@ func TestRegister(t *testing.T) {
 					t.Fatalf("taken back:\n%s", out)
 				}
 			}
+			s.Set(c.services)
+			await(t, s, "127.0.0.1", ByRPCBind)
+			stop()
+			s.Set(c.services)
+			await(t, s, "127.0.0.1", ByHoldfast)
 		})
 	}
 }
 
-// startRPCBind runs rpcbind until the test ends.
-func startRPCBind(t *testing.T) {
+// startRPCBind runs rpcbind until the test ends or stop is called.
+func startRPCBind(t *testing.T) (stop func()) {
 	t.Helper()
 	cmd := exec.Command("rpcbind", "-f")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(stop)
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		c, err := net.Dial("tcp", "127.0.0.1:111")
 		if err == nil {
 			c.Close()
 			if _, err := os.Stat(DefaultSocket); err == nil {
-				return
+				return stop
 			}
 		}
 		if time.Now().After(end) {
