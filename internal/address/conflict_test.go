@@ -236,8 +236,11 @@ func TestCheck(t *testing.T) {
 		defer closeManager(t, m)
 		f.answer = neighbours(map[netip.Addr]net.HardwareAddr{m.cfg.Prefix.Addr(): strangerMAC})
 		d, err := m.Check(t.Context())
-		if err != nil || d.Conflict == nil || d.Held || f.present() {
+		if err != nil || d.Conflict == nil || d.Held || f.present() || d.Device != "eth0" || !d.Vanishes {
 			t.Errorf("%v, %+v", err, d)
+		}
+		if d.Carrier != "" {
+			t.Errorf("%s was made for a question", d.Carrier)
 		}
 		f.answer = nil
 		if d, err = m.Check(t.Context()); err != nil || d.Conflict != nil {

@@ -12,7 +12,8 @@ type Description struct {
 	// Device is the interface whose neighbours reach the address, and MAC its link address, nil where there are none.
 	Device string
 	MAC    net.HardwareAddr
-	// Carrier is the interface that has, or would have, the address: Device, or one that is made for it and goes with the process.
+	// Carrier is the interface that has, or would have, the address: Device, or one that is made for it and goes with the process; it is empty
+	// before it is made.
 	Carrier string
 	// Vanishes tells that the address goes with the process in the instant in which it dies. Where it does not, the kernel keeps it for its
 	// lifetime, and clients that connect meanwhile are refused, and wait.
@@ -29,19 +30,27 @@ type Description struct {
 func (m *Manager) Describe() Description {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p, err := m.placeLocked()
+	var p place
+	var err error
 	held := m.heldLocked()
 	if held {
-		p, err = m.hold.place, nil
+		p = m.hold.place
+	} else {
+		p, err = m.wouldLocked()
 	}
-	return m.description(p, held, err)
-}
-
-func (m *Manager) description(p place, held bool, err error) Description {
 	return Description{
 		Address: m.cfg.Prefix, Device: p.announce.name, MAC: p.announce.mac, Carrier: p.carrier.name, Vanishes: p.carrier.carrier, Held: held,
 		Conflict: m.currentConflict(), Err: err,
 	}
+}
+
+// wouldLocked finds where the address would be, and makes nothing for that. m.mu is held.
+func (m *Manager) wouldLocked() (place, error) {
+	d, err := m.net.device(m.cfg.Device, m.cfg.Prefix)
+	if err != nil {
+		return place{}, err
+	}
+	return m.placeOn(d), nil
 }
 
 // Check is Describe after it asked the neighbours, for half a second, whether a machine outside the cluster has the address. It takes
@@ -52,7 +61,7 @@ func (m *Manager) Check(ctx context.Context) (Description, error) {
 		return d, nil // the holder watches all the time
 	}
 	m.mu.Lock()
-	p, err := m.placeLocked()
+	p, err := m.wouldLocked()
 	m.mu.Unlock()
 	if err != nil || len(p.announce.mac) == 0 {
 		return d, err
