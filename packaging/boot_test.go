@@ -14,6 +14,7 @@ import (
 // guestScript runs in a Debian with systemd as process 1. Each line that begins with "check" is a finding.
 const guestScript = `#!/bin/bash
 exec >/dev/console 2>&1
+echo
 check() { name=$1; shift; echo "check $name: $("$@" | tr '\n' ' ')"; }
 property() { systemctl show holdfast --value --property="$1"; }
 # await COMMAND...: until it succeeds, or half a minute is over.

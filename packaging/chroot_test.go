@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -55,7 +56,7 @@ func debianBase(t *testing.T) string {
 		cache = "/var/cache"
 	}
 	dir := filepath.Join(cache, "holdfast-test")
-	archive := filepath.Join(dir, "debian-"+suite+"-"+runtime.GOARCH+".tar")
+	archive := filepath.Join(dir, "debian-"+suite+"-"+runtime.GOARCH+"-"+strings.ReplaceAll(include, ",", "+")+".tar")
 	if _, err := os.Stat(archive); err == nil {
 		return archive
 	}

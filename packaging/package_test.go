@@ -6,10 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"holdfast/internal/config"
 )
 
 // unitPath is the unit's place in the package.
@@ -45,13 +48,16 @@ func TestPackage(t *testing.T) {
 			t.Errorf("the data folder has owner, group and mode %q", got)
 		}
 		for _, name := range []string{
-			"/etc/holdfast/holdfast.env", "/usr/share/man/man8/holdfast.8.gz", "/usr/share/man/man8/holdfast-serve.8.gz",
+			"/etc/holdfast/holdfast.env", "/etc/holdfast/holdfast.yaml", "/usr/share/man/man8/holdfast.8.gz", "/usr/share/man/man8/holdfast-serve.8.gz",
 			"/usr/share/bash-completion/completions/holdfast", "/usr/share/zsh/vendor-completions/_holdfast", "/usr/share/fish/vendor_completions.d/holdfast.fish",
 			"/usr/share/doc/holdfast/copyright", unitPath,
 		} {
 			if got := debian.run("stat", "--format=%U %G %a", name); got != "root root 644\n" {
 				t.Errorf("%s has owner, group and mode %q", name, got)
 			}
+		}
+		if local, err := config.LoadLocal(filepath.Join(debian.root, config.DefaultLocalPath)); err != nil || !reflect.DeepEqual(local, defaults(t)) {
+			t.Errorf("the node's own file as it is installed says %+v, %v; want the defaults, %+v", local, err, defaults(t))
 		}
 		if got := debian.run("systemctl", "is-enabled", "holdfast"); got != "enabled\n" {
 			t.Errorf("the service is %q", got)
@@ -141,6 +147,16 @@ func TestPackage(t *testing.T) {
 			}
 		}
 	})
+}
+
+// defaults are a node's own settings where its file says nothing.
+func defaults(t *testing.T) *config.Local {
+	t.Helper()
+	local, err := config.ParseLocal(config.DefaultLocalPath, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return local
 }
 
 // TestVersionIsChecked gives `./dev package` what Debian would refuse.

@@ -23,6 +23,9 @@ The node's data folder: its identity, the replicas' logs and file data. It belon
 \fI/var/lib/holdfast/holdfast.sock\fP
 The socket by which commands talk to the node on the same machine. Root and members of the group holdfast may use it.
 .TP
+\fI/etc/holdfast/holdfast.yaml\fP
+What this machine has of its own: the data folder, ports, the log. All of it has defaults.
+.TP
 \fI/etc/holdfast/holdfast.env\fP
 Environment and extra arguments of holdfast.service.
 
