@@ -87,7 +87,8 @@ func (m *MemberChange) Advance(now int64) (ChangeState, error) {
 	goal := m.want
 	if !slices.Contains(goal, c.cfg.ID) {
 		stays := func(id uint64) bool { return slices.Contains(m.want, id) && !c.isWitness(id) }
-		switch to := c.bestSuccessor(flagReluctant, stays); {
+		out := c.outNow()
+		switch to := c.bestSuccessor(flagReluctant, func(id uint64) bool { return stays(id) && !slices.Contains(out, id) }); {
 		case to != 0:
 			return ChangeState{HandTo: to}, nil
 		case slices.ContainsFunc(c.conf.Voters, stays):
