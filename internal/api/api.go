@@ -1,85 +1,141 @@
-// Package api is how programs and people talk to a running node: JSON over HTTP on a Unix socket in the node's data folder. The types here
-// are what `-o json` prints.
+// Package api is how programs and people talk to a running node: JSON over HTTP, on a Unix socket in the node's data folder, and with a certificate of the cluster on the
+// node's port. The types here are what `-o json` prints.
 package api
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
+
+	"holdfast/internal/cluster"
+	"holdfast/internal/config"
+	"holdfast/internal/doctor"
 )
 
 // SocketName is the name of the admin socket within a node's data folder.
 const SocketName = "holdfast.sock"
 
-// Status is one node's view of itself and of its peers.
+// Status is the cluster as one node sees it: its own state, and what the other nodes said when they were asked.
 type Status struct {
-	Cluster string         `json:"cluster,omitempty"`
-	Node    string         `json:"node"`
-	ID      uint64         `json:"id"`
-	Version string         `json:"version"`
-	Started time.Time      `json:"started"`
-	Nodes   []NodeStatus   `json:"nodes"`
-	Volumes []VolumeStatus `json:"volumes"`
-	// RSSBytes is the memory that the process holds.
+	Cluster   string    `json:"cluster"`
+	ClusterID string    `json:"cluster_id"`
+	Node      string    `json:"node"` // who answers
+	ID        uint64    `json:"id"`
+	Role      string    `json:"role"`
+	Release   string    `json:"release"`
+	Started   time.Time `json:"started"`
+	// ClusterVersion is what all nodes have agreed to; see package cluster.
+	ClusterVersion uint32 `json:"cluster_version"`
+	// Revision counts changes of the configuration.
+	Revision uint64 `json:"revision"`
+	// ClusterLeader leads the cluster's own group: without one nothing can be configured, but volumes are served.
+	ClusterLeader string         `json:"cluster_leader"`
+	Maintenance   string         `json:"maintenance,omitempty"` // why and until when, empty outside of it
+	Nodes         []NodeStatus   `json:"nodes"`
+	Volumes       []VolumeStatus `json:"volumes"`
+	// RSSBytes is the memory that the answering process holds.
 	RSSBytes uint64 `json:"rss_bytes"`
 	// Warnings are the things that a person should look at, worst first, each with what to do.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// NodeStatus is what this node knows of one member of the cluster.
+// NodeStatus is one member of the cluster.
 type NodeStatus struct {
-	Name  string    `json:"name"`
-	ID    uint64    `json:"id"`
-	Peer  string    `json:"peer"`
-	State NodeState `json:"state"`
+	Name    string    `json:"name"`
+	ID      uint64    `json:"id"`
+	Role    string    `json:"role"` // data or witness
+	Peer    string    `json:"peer"`
+	Zone    string    `json:"zone,omitempty"`
+	State   NodeState `json:"state"`
+	Release string    `json:"release,omitempty"`
+	Standby bool      `json:"standby,omitempty"`
+	Leaving bool      `json:"leaving,omitempty"` // it is being removed or replaced
+	// Expires is when its certificate ends; nodes renew theirs by themselves.
+	Expires time.Time `json:"certificate_expires,omitzero"`
 }
 
-// NodeState is what a node knows of another's being there.
+// NodeState is what the answering node knows of another's being there.
 type NodeState string
 
-// The values of NodeState. Followers exchange nothing with each other while there is a leader, so that a node that leads nothing knows of the leaders only.
+// The values of NodeState.
 const (
 	NodeSelf    NodeState = "self"
 	NodeAnswers NodeState = "answers"
-	NodeSilent  NodeState = "silent"  // a leader hears nothing of it
-	NodeUnknown NodeState = "unknown" // not asked from here
+	NodeSilent  NodeState = "silent"
+	NodeUnknown NodeState = "unknown" // nobody has asked yet
 )
 
-// VolumeStatus is one volume as this node sees it.
+// Safety says how many more losses a volume survives, in a word.
+type Safety string
+
+// The values of Safety.
+const (
+	// SafetyFull: every copy that is wanted is in sync.
+	SafetyFull Safety = "safe"
+	// SafetyReduced: a copy is missing or behind, but another loss is survived.
+	SafetyReduced Safety = "reduced"
+	// SafetyNone: the next loss stops the volume, or loses the newest data.
+	SafetyNone Safety = "at risk"
+	// SafetyDown: nobody serves it.
+	SafetyDown Safety = "down"
+)
+
+// VolumeStatus is one volume, as its leader sees it where the leader could be asked, otherwise as the answering node does.
 type VolumeStatus struct {
 	Name    string `json:"name"`
 	ID      uint32 `json:"id"`
 	Address string `json:"address,omitempty"` // where clients mount
-	Role    string `json:"role"`              // leader, follower, candidate, ...
+	Role    string `json:"role"`              // of the node that gave these figures: leader, follower, candidate, ...
 	Leader  string `json:"leader"`            // name of the leader, empty if none is known
+	Safety  Safety `json:"safety"`
 	Term    uint64 `json:"term"`
 	Commit  uint64 `json:"commit_index"`
 	Applied uint64 `json:"applied_index"`
 	First   uint64 `json:"first_index"`
 	Last    uint64 `json:"last_index"`
-	// Serving tells that this node answers clients now: it leads, holds the lease and has applied an entry of its own term.
+	// Serving tells that the leader answers clients now: it holds the lease and has applied an entry of its own term.
 	Serving bool `json:"serving"`
+	// OneCopy: of two data nodes one is lost, and the newest data is on the other only.
+	OneCopy bool `json:"one_copy,omitempty"`
 	// LeaseMS is how long the lease still runs, in milliseconds; leader only.
 	LeaseMS  int64           `json:"lease_ms"`
+	Copies   int             `json:"copies"` // wanted
+	Members  []string        `json:"members"`
 	Replicas []ReplicaStatus `json:"replicas,omitempty"` // as the leader sees them; leader only
 	Clients  []ClientStatus  `json:"clients,omitempty"`  // leader only
 	Exports  []string        `json:"exports"`
-	Space    SpaceStatus     `json:"space"`
-	Log      LogStatus       `json:"log"`
+	Prefer   []string        `json:"prefer,omitempty"`
+	// Placement says why the volume is led where it is.
+	Placement string `json:"placement,omitempty"`
+	// AddressProblem is why the address is not where it should be.
+	AddressProblem string      `json:"address_problem,omitempty"`
+	SizeBytes      uint64      `json:"size_bytes,omitempty"` // the limit; 0: none
+	UsedBytes      uint64      `json:"used_bytes"`
+	Space          SpaceStatus `json:"space"`
+	Log            LogStatus   `json:"log"`
 	// MissedTicks counts ticks that came late since the node started: a loaded or paused machine.
 	MissedTicks uint64 `json:"missed_ticks"`
 }
 
 // ReplicaStatus is one copy of a volume as the leader sees it.
 type ReplicaStatus struct {
-	Node     string `json:"node"`
-	ID       uint64 `json:"id"`
-	Role     string `json:"role"`
-	Match    uint64 `json:"match_index"`
-	Lag      uint64 `json:"lag_entries"`
-	Active   bool   `json:"active"`
-	InSync   bool   `json:"in_sync"`
-	Snapshot bool   `json:"snapshot,omitempty"` // a snapshot is being sent to it
+	Node   string `json:"node"`
+	ID     uint64 `json:"id"`
+	Role   string `json:"role"`
+	Match  uint64 `json:"match_index"`
+	Lag    uint64 `json:"lag_entries"`
+	Active bool   `json:"active"`
+	InSync bool   `json:"in_sync"`
+	// Learner: it is catching up and has no vote yet. Witness: it votes and keeps no data.
+	Learner bool `json:"learner,omitempty"`
+	Witness bool `json:"witness,omitempty"`
+	// Snapshot: it is sent the whole state, of which SentBytes are over, at Rate bytes a second.
+	Snapshot  bool    `json:"snapshot,omitempty"`
+	SentBytes int64   `json:"sent_bytes,omitempty"`
+	Rate      float64 `json:"rate,omitempty"`
+	// Remaining is how long it will take at that rate, in seconds; 0: not known.
+	Remaining float64 `json:"remaining_seconds,omitempty"`
 }
 
 // ClientStatus is one NFSv4 client.
@@ -145,10 +201,79 @@ func Errorf(status int, format string, args ...any) *Error {
 	return &Error{Status: status, Message: fmt.Sprintf(format, args...)}
 }
 
-// Backend is what the API needs of a node.
+// TokenRequest asks for a join token.
+type TokenRequest struct {
+	Role     string        `json:"role"`               // data or witness
+	Lifetime time.Duration `json:"lifetime_ns"`        // how long it can be used
+	Replaces string        `json:"replaces,omitempty"` // the node whose place the new one takes
+}
+
+// TokenResult is a new join token.
+type TokenResult struct {
+	ID      string    `json:"id"`
+	Token   string    `json:"token"` // to be given to `holdfast join`; it is shown once
+	Expires time.Time `json:"expires"`
+	// Address is where the new node can join: the answering node's peer address.
+	Address string `json:"address"`
+}
+
+// CertificateRequest asks for an administrator's certificate, with which the API can be used from elsewhere.
+type CertificateRequest struct {
+	Name     string        `json:"name"`
+	Lifetime time.Duration `json:"lifetime_ns"`
+	// Request is a certificate signing request (PEM); its key stays with whoever asks.
+	Request string `json:"request"`
+}
+
+// CertificateResult is a certificate with those of the authority, in PEM.
+type CertificateResult struct {
+	Certificate string    `json:"certificate"`
+	CA          string    `json:"ca"`
+	Serial      string    `json:"serial"`
+	Expires     time.Time `json:"expires"`
+}
+
+// Explanation says why a volume is where it is.
+type Explanation struct {
+	Volume    string          `json:"volume"`
+	Leader    string          `json:"leader"`
+	Since     time.Time       `json:"since,omitzero"` // when this leader took over
+	Placement string          `json:"placement"`      // why it is led there now
+	Members   []string        `json:"members"`
+	Plan      string          `json:"plan,omitempty"` // what the cluster is about to do with it
+	Events    []cluster.Event `json:"events"`         // of this volume, the newest last
+}
+
+// BackupOptions say what a backup holds.
+type BackupOptions struct {
+	// Since is the index of the backup that this one continues; 0 for a full one.
+	Since uint64
+	// Here: read the asked node's own copy, and no other.
+	Here bool
+}
+
+// Backend is what the API needs of a node. Whatever has to be done by a leader elsewhere, the node passes on.
 type Backend interface {
-	Status(ctx context.Context) Status
-	Check(ctx context.Context, volume string) (CheckResult, error)
-	// Transfer moves the leadership of a volume to the named node, or to the best one if to is empty, and returns when the new leader is known.
-	Transfer(ctx context.Context, volume, to string) (TransferResult, error)
+	// Status tells of the whole cluster, or of this node alone if local is set.
+	Status(ctx context.Context, local bool) Status
+	// State is what is configured, without secrets.
+	State(ctx context.Context) (*cluster.State, error)
+	// Events returns the events after a sequence number, and waits for one if wait is set and there is none.
+	Events(ctx context.Context, after uint64, wait bool) ([]cluster.Event, error)
+	// Do executes a command of the cluster: it returns when this node has applied it, with what became of it. by is who asks, for the events.
+	Do(ctx context.Context, by string, cmd cluster.Command) (cluster.Result, error)
+	Token(ctx context.Context, by string, r TokenRequest) (TokenResult, error)
+	// NodeCertificate renews a node's certificate; node is the one that asks.
+	NodeCertificate(ctx context.Context, node uint64, request string) (CertificateResult, error)
+	AdminCertificate(ctx context.Context, by string, r CertificateRequest) (CertificateResult, error)
+	// Check, Explain and Transfer are passed on to the volume's leader; by is who asks.
+	Check(ctx context.Context, by, volume string) (CheckResult, error)
+	// Transfer moves the leadership of a volume to the named node, or to the best one if to is empty, and returns when the new leader serves.
+	Transfer(ctx context.Context, by, volume, to string) (TransferResult, error)
+	Explain(ctx context.Context, by, volume string) (Explanation, error)
+	// Backup writes a backup of a volume to w.
+	Backup(ctx context.Context, by, volume string, o BackupOptions, w io.Writer) error
+	// Restore makes a volume from backups, a full one and those that continue it, which r yields one after the other.
+	Restore(ctx context.Context, by string, spec config.VolumeSpec, r io.Reader) error
+	Doctor(ctx context.Context) ([]doctor.Result, error)
 }

@@ -17,20 +17,65 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"holdfast/internal/cluster"
+	"holdfast/internal/config"
 )
 
 // fakeNode answers with what it was asked.
-type fakeNode struct{ err error }
+type fakeNode struct {
+	Backend // what no test asks for is nil
+	err     error
+}
 
-func (f fakeNode) Status(context.Context) Status { return Status{Node: "a", ID: 1} }
+func (f fakeNode) Status(_ context.Context, local bool) Status {
+	if local {
+		return Status{Node: "a", ID: 1}
+	}
+	return Status{Node: "a", ID: 1, Nodes: []NodeStatus{{Name: "b"}}}
+}
 
-func (f fakeNode) Check(_ context.Context, volume string) (CheckResult, error) {
+func (f fakeNode) Check(_ context.Context, by, volume string) (CheckResult, error) {
 	return CheckResult{Volume: volume, Equal: true, Replicas: []ReplicaDigest{{Node: "a", Index: 7, Digest: "00"}}}, f.err
 }
 
-func (f fakeNode) Transfer(_ context.Context, volume, to string) (TransferResult, error) {
-	return TransferResult{Volume: volume, From: "a", To: to, Seconds: 0.5}, f.err
+func (f fakeNode) Transfer(_ context.Context, by, volume, to string) (TransferResult, error) {
+	return TransferResult{Volume: volume, From: by, To: to, Seconds: 0.5}, f.err
 }
+
+func (f fakeNode) Do(_ context.Context, by string, cmd cluster.Command) (cluster.Result, error) {
+	if cmd.RemoveVolume == nil {
+		return cluster.Result{Error: "that is not to be done", Code: cluster.CodeConflict}, f.err
+	}
+	return cluster.Result{Revision: 5, Number: uint64(len(by))}, f.err
+}
+
+func (f fakeNode) Events(_ context.Context, after uint64, wait bool) ([]cluster.Event, error) {
+	if after == 9 {
+		return nil, f.err
+	}
+	return []cluster.Event{{Seq: after + 1}}, f.err
+}
+
+func (f fakeNode) Backup(_ context.Context, _, volume string, o BackupOptions, w io.Writer) error {
+	if volume == "none" {
+		return Errorf(http.StatusNotFound, "there is no such volume")
+	}
+	if _, err := fmt.Fprintf(w, "%s since %d here %t", volume, o.Since, o.Here); err != nil {
+		return err
+	}
+	return f.err
+}
+
+func (f fakeNode) Restore(_ context.Context, _ string, spec config.VolumeSpec, r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err == nil && string(b) != spec.Name {
+		err = fmt.Errorf("%q is restored as %s", b, spec.Name)
+	}
+	return err
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // serve runs Serve in a new data folder and returns the folder and what ends it.
 func serve(t *testing.T, b Backend) (dir string, stop func() error) {
@@ -43,17 +88,13 @@ func serve(t *testing.T, b Backend) (dir string, stop func() error) {
 	}
 	stale.SetUnlinkOnClose(false)
 	stale.Close()
+	ln, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, dir, b, slog.New(slog.NewTextHandler(io.Discard, nil))) }()
-	c := NewClient(dir)
-	for {
-		if _, err := c.Status(context.Background()); err == nil {
-			break
-		} else if !strings.Contains(err.Error(), "no node is running") {
-			t.Fatal(err)
-		}
-	}
+	go func() { done <- Serve(ctx, ln, b, LocalUser, quiet()) }()
 	stop = func() error { cancel(); return <-done }
 	t.Cleanup(cancel)
 	return dir, stop
@@ -78,7 +119,7 @@ func TestClientAndServer(t *testing.T) {
 			t.Errorf("check %q: %v\n%s", name, err, diff)
 		}
 		tr, err := c.Transfer(ctx, name, name)
-		if diff := cmp.Diff(TransferResult{Volume: name, From: "a", To: name, Seconds: 0.5}, tr); err != nil || diff != "" {
+		if diff := cmp.Diff(TransferResult{Volume: name, From: "root", To: name, Seconds: 0.5}, tr); err != nil || diff != "" {
 			t.Errorf("transfer %q: %v\n%s", name, err, diff)
 		}
 	}
@@ -87,6 +128,61 @@ func TestClientAndServer(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, SocketName)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+// TestRequests sends each kind of request whose answer is more than JSON of one value, or comes by a body.
+func TestRequests(t *testing.T) {
+	dir, _ := serve(t, fakeNode{})
+	c, ctx := NewClient(dir), context.Background()
+	if s, err := c.Status(ctx, false); err != nil || len(s.Nodes) != 1 {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	if r, err := c.Do(ctx, cluster.Command{RemoveVolume: &cluster.RemoveVolume{Name: "v"}}); err != nil || r.Revision != 5 || r.Number != uint64(len("root")) {
+		t.Errorf("command: %+v, %v", r, err)
+	}
+	var refused *cluster.Error
+	if _, err := c.Do(ctx, cluster.Command{AddToken: &cluster.Token{}}); !errors.As(err, &refused) || refused.Code != cluster.CodeConflict {
+		t.Errorf("a refused command: %v", err)
+	}
+	var e *Error
+	if _, err := c.Do(ctx, cluster.Command{AddNode: &cluster.AddNode{}}); !errors.As(err, &e) || e.Status != http.StatusForbidden {
+		t.Errorf("a person adds a node: %v", err)
+	}
+	for after, want := range map[uint64]int{3: 1, 9: 0} {
+		if list, err := c.Events(ctx, after, true); err != nil || len(list) != want || list == nil {
+			t.Errorf("events after %d: %v, %v", after, list, err)
+		}
+	}
+	r, err := c.Backup(ctx, "v", BackupOptions{Since: 7, Here: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || string(b) != "v since 7 here true" {
+		t.Errorf("backup %q, %v", b, err)
+	}
+	if _, err := c.Backup(ctx, "none", BackupOptions{}); !errors.As(err, &e) || e.Status != http.StatusNotFound {
+		t.Errorf("backup of nothing: %v", err)
+	}
+	if err := c.Restore(ctx, config.NewVolume("w"), strings.NewReader("w")); err != nil {
+		t.Error(err)
+	}
+	if err := c.Restore(ctx, config.NewVolume("w"), strings.NewReader("x")); err == nil || !strings.Contains(err.Error(), "restored as w") {
+		t.Errorf("a restore that fails: %v", err)
+	}
+}
+
+// TestBackupBreaks has a backup fail in the middle: nobody may take it for whole.
+func TestBackupBreaks(t *testing.T) {
+	dir, _ := serve(t, fakeNode{err: errors.New("disk on fire")})
+	r, err := NewClient(dir).Backup(context.Background(), "v", BackupOptions{})
+	if err != nil {
+		return // it was told before the first byte
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err == nil {
+		t.Errorf("a backup that broke off reads as whole: %q", b)
 	}
 }
 
@@ -139,7 +235,7 @@ func TestRoutes(t *testing.T) {
 
 func TestNoNode(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := NewClient(dir).Status(context.Background()); err == nil || !strings.Contains(err.Error(), "no node is running on "+dir) {
+	if _, err := NewClient(dir).Status(context.Background(), true); err == nil || !strings.Contains(err.Error(), "no node is running on "+dir) {
 		t.Errorf("no socket: %v", err)
 	}
 	c := NewClient(dir)
@@ -167,8 +263,8 @@ func TestNotTheNode(t *testing.T) {
 		handler http.HandlerFunc
 		want    string
 	}{
-		{"an error without a message", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", http.StatusBadGateway) }, "the node answered 502"},
-		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }, "read the node's answer"},
+		{"an error without a message", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", http.StatusBadGateway) }, "answered 502"},
+		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }, "read the answer of"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -179,7 +275,7 @@ func TestNotTheNode(t *testing.T) {
 			srv := httptest.Server{Listener: ln, Config: &http.Server{Handler: tt.handler}}
 			srv.Start()
 			defer srv.Close()
-			if _, err := NewClient(dir).Status(context.Background()); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := NewClient(dir).Status(context.Background(), true); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
 		})
@@ -192,7 +288,7 @@ func TestServeErrors(t *testing.T) {
 		long:                                  "shorter path",
 		filepath.Join(t.TempDir(), "missing"): "open admin socket",
 	} {
-		err := Serve(context.Background(), dir, fakeNode{}, slog.Default())
+		_, err := Listen(dir)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}

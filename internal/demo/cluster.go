@@ -172,7 +172,7 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, api.VolumeStatus, error) {
 				return nil, api.VolumeStatus{}, fmt.Errorf("node %s ended by itself; its log %s.log says why:\n%s", n.Name, n.Dir, tail(n.Dir+".log"))
 			default:
 			}
-			s, err := api.NewClient(n.Dir).Status(ctx)
+			s, err := api.NewClient(n.Dir).Status(ctx, true)
 			if err == nil && len(s.Volumes) == 1 && s.Volumes[0].Serving {
 				return n, s.Volumes[0], nil
 			}

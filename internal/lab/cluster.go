@@ -153,7 +153,7 @@ func (n *Node) Log(lines int) string { return n.Process.tail(lines) }
 func (n *Node) volume(ctx context.Context) (api.VolumeStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	s, err := n.api.Status(ctx)
+	s, err := n.api.Status(ctx, true)
 	if err != nil {
 		return api.VolumeStatus{}, err
 	}

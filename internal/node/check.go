@@ -98,7 +98,7 @@ func (s *service) sendReport() {
 		s.log.Error("cannot ask for free space", "err", err)
 		return
 	}
-	r.Free, r.Total, r.Below = free, total, free < uint64(s.cfg.Reserve)
+	r.Free, r.Total, r.Below = free, total, free < uint64(s.spec.Load().Reserve)
 	s.replica.SetReport(r.encode())
 }
 
@@ -109,7 +109,7 @@ func (s *service) watchSpace() {
 		return
 	}
 	free, _, err := s.store.Space()
-	full := err == nil && free < uint64(s.cfg.Reserve)
+	full := err == nil && free < uint64(s.spec.Load().Reserve)
 	for _, p := range s.replica.Status().Peers {
 		if r, ok := decodeReport(p.Report); ok && p.InSync {
 			full = full || r.Below
@@ -120,22 +120,15 @@ func (s *service) watchSpace() {
 	}
 }
 
-// Check implements api.Backend.
-func (n *Node) Check(ctx context.Context, name string) (api.CheckResult, error) {
-	s, err := n.service(name)
-	if err != nil {
-		return api.CheckResult{}, err
-	}
-	if err := n.mustLead(s); err != nil {
-		return api.CheckResult{}, err
-	}
+// check compares the volume's copies, on the leader.
+func (s *service) check(ctx context.Context) (api.CheckResult, error) {
 	for try := 1; ; try++ {
 		res, busy, err := s.checkOnce(ctx)
 		if err != nil || !busy {
 			return res, err
 		}
 		if try == checkTries {
-			return res, fmt.Errorf("volume %s: file data changed while it was compared, %d times; check again when less is written", name, try)
+			return res, fmt.Errorf("volume %s: file data changed while it was compared, %d times; check again when less is written", s.name, try)
 		}
 	}
 }
@@ -144,13 +137,13 @@ func (n *Node) Check(ctx context.Context, name string) (api.CheckResult, error) 
 func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool, err error) {
 	floor := s.replica.Status().Last
 	if err := s.gate.Command(volume.EntryMark, netip.AddrPort{}, nil); err != nil {
-		return res, false, fmt.Errorf("volume %s: mark an index: %w", s.cfg.Name, err)
+		return res, false, fmt.Errorf("volume %s: mark an index: %w", s.name, err)
 	}
 	var skipped patience
 	for {
 		own, ok, err := s.digests.after(floor)
 		if err != nil {
-			return res, false, fmt.Errorf("volume %s: digest this node's copy: %w", s.cfg.Name, err)
+			return res, false, fmt.Errorf("volume %s: digest this node's copy: %w", s.name, err)
 		}
 		if ok {
 			res, busy, done := s.compare(own, s.replica.Status().Peers, &skipped)
@@ -159,10 +152,10 @@ func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool
 			}
 		}
 		if !s.replica.Serving() {
-			return res, false, fmt.Errorf("volume %s: this node stopped leading during the check: check again on the new leader", s.cfg.Name)
+			return res, false, fmt.Errorf("volume %s: this node stopped leading during the check: check again on the new leader", s.name)
 		}
 		if pause(ctx, checkPoll); ctx.Err() != nil {
-			return res, false, fmt.Errorf("volume %s: check: %w", s.cfg.Name, context.Cause(ctx))
+			return res, false, fmt.Errorf("volume %s: check: %w", s.name, context.Cause(ctx))
 		}
 	}
 }
@@ -192,9 +185,12 @@ func (s *service) compare(own report, peers []replica.PeerStatus, skipped *patie
 	add := func(id uint64, sum volume.Digest) {
 		res.Replicas = append(res.Replicas, api.ReplicaDigest{Node: s.node.nodeName(id), Index: own.DigestIndex, Digest: hex.EncodeToString(sum[:])})
 	}
-	res.Volume, res.Equal, busy = s.cfg.Name, true, own.DigestBusy
-	add(s.node.cfg.Self().ID, own.Digest)
+	res.Volume, res.Equal, busy = s.name, true, own.DigestBusy
+	add(s.node.id.Node, own.Digest)
 	for _, p := range peers {
+		if replica.IsWitness(p.ID) {
+			continue
+		}
 		r, ok := decodeReport(p.Report)
 		if ok && r.DigestIndex == own.DigestIndex && !r.Digesting {
 			busy = busy || r.DigestBusy

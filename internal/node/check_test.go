@@ -2,15 +2,19 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"holdfast/internal/api"
-	"holdfast/internal/config"
+	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
 	"holdfast/internal/replica"
+	"holdfast/internal/vfs"
 	"holdfast/internal/volume"
 )
 
@@ -56,8 +60,9 @@ func TestCompare(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				cfg := &config.Config{Node: "a", Nodes: []config.Node{{Name: "a", ID: 1}, {Name: "b", ID: 2}}}
-				s := &service{node: &Node{cfg: cfg}, cfg: &config.Volume{Name: "v"}}
+				n := &Node{id: &identity.Identity{Name: "a", Node: 1}}
+				n.cluster = clusterOf(t, cluster.Node{Number: 1, Name: "a"}, cluster.Node{Number: 2, Name: "b"})
+				s := &service{node: n, name: "v"}
 				tt.peer.ID, tt.peer.Report = 2, tt.report.encode()
 				var skipped patience
 				res, busy, done := s.compare(own, []replica.PeerStatus{tt.peer}, &skipped)
@@ -135,4 +140,23 @@ func TestCheckDuringRebuild(t *testing.T) {
 	}
 	t.Logf("equal %t, missing %v", res.Equal, res.Missing)
 	c.equal()
+}
+
+// clusterOf returns a cluster's group that knows some nodes and does nothing.
+func clusterOf(t *testing.T, nodes ...cluster.Node) *clusterGroup {
+	t.Helper()
+	b, err := json.Marshal(cluster.State{ID: "c", Nodes: nodes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`{"format":1,"index":1,"crc32c":%d,"state":%s}`, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)), b)
+	fsys := vfs.NewSim(1)
+	if err := vfs.WriteFile(fsys, "state.json", []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	m, err := cluster.OpenMachine(fsys, "state.json", func(*cluster.State) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &clusterGroup{machine: m}
 }

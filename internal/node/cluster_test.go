@@ -10,13 +10,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"holdfast/internal/api"
+	"holdfast/internal/cluster"
 	"holdfast/internal/config"
+	"holdfast/internal/join"
 	"holdfast/internal/loadgen"
 	"holdfast/internal/nfsclient"
 )
@@ -26,10 +29,11 @@ const testTimeout = 30 * time.Second
 
 // testNode is one member, a goroutine of this process or a process of its own.
 type testNode struct {
-	name   string
-	dir    string // its data folder
-	config string
-	log    string // path of its log
+	name string
+	dir  string // its data folder
+	peer string // its address
+	file string // its own file
+	log  string // path of its log
 
 	// While it runs:
 	cancel context.CancelFunc // a goroutine
@@ -39,13 +43,16 @@ type testNode struct {
 
 func (n *testNode) running() bool { return n.done != nil }
 
-// cluster is three nodes that serve one volume on a loopback address of its own: 127.x.y.100, the nodes 127.x.y.1 to 3. Nobody else is there, so ports are never taken.
-type cluster struct {
-	t     testing.TB
-	nodes []*testNode
-	addr  string
-	// processes makes nodes processes of their own, which can be killed.
-	processes bool
+func (n *testNode) api() *api.Client { return api.NewClient(n.dir) }
+
+// testCluster is nodes that serve one volume on a loopback address of its own: 127.x.y.100, the nodes 127.x.y.1 and so on. Nobody else is there, so ports are never taken.
+type testCluster struct {
+	t       testing.TB
+	dir     string
+	network string
+	nodes   []*testNode
+	addr    string
+	options clusterOptions
 }
 
 const defaultExports = `
@@ -55,33 +62,25 @@ const defaultExports = `
           - {match: 127.0.0.0/8, options: [rw, no_root_squash]}`
 
 type clusterOptions struct {
+	// processes makes nodes processes of their own, which can be killed.
 	processes bool
 	exports   string
-	extra     string // further top-level keys
+	// roles of the nodes; three data nodes unless given. The first is a data node.
+	roles []cluster.Role
+	extra string // further keys of the volume
 }
 
-func newCluster(t testing.TB, o clusterOptions) *cluster {
+// newCluster forms a cluster whose nodes run. There is no volume before startAll.
+func newCluster(t testing.TB, o clusterOptions) *testCluster {
 	t.Helper()
 	if o.exports == "" {
 		o.exports = defaultExports
 	}
+	if o.roles == nil {
+		o.roles = []cluster.Role{cluster.RoleData, cluster.RoleData, cluster.RoleData}
+	}
 	network := freeNetwork(t)
-	c := &cluster{t: t, addr: network + ".100:2049", processes: o.processes}
-	dir := t.TempDir()
-	members := ""
-	for i := range 3 {
-		members += fmt.Sprintf("  - {name: %c, peer: \"%s.%d:7400\"}\n", 'a'+i, network, i+1)
-	}
-	for i := range 3 {
-		name := string(rune('a' + i))
-		n := &testNode{name: name, dir: filepath.Join(dir, name), config: filepath.Join(dir, name+".yaml"), log: filepath.Join(dir, name+".log")}
-		text := fmt.Sprintf("node: %s\ndata: %s\nnodes:\n%svolumes:\n  - name: v\n    address: {kind: listen}\n    listen: %s\n    reserve: 16MiB\n    exports:%s\n%s",
-			name, n.dir, members, c.addr, o.exports, o.extra)
-		if err := os.WriteFile(n.config, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		c.nodes = append(c.nodes, n)
-	}
+	c := &testCluster{t: t, dir: t.TempDir(), network: network, addr: network + ".100:2049", options: o}
 	t.Cleanup(func() {
 		for _, n := range c.nodes {
 			c.kill(n)
@@ -91,7 +90,50 @@ func newCluster(t testing.TB, o clusterOptions) *cluster {
 			c.showLogs()
 		}
 	})
+	first := c.newNode("a")
+	if _, err := join.Init(join.Options{Data: first.dir, Name: first.name, Peer: first.peer, Cluster: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	c.start(first)
+	for i, role := range o.roles[1:] {
+		c.join(c.newNode(string(rune('b'+i))), role, "")
+	}
 	return c
+}
+
+// newNode makes a node that belongs to no cluster.
+func (c *testCluster) newNode(name string) *testNode {
+	c.t.Helper()
+	n := &testNode{name: name, peer: fmt.Sprintf("%s.%d:7420", c.network, len(c.nodes)+1)}
+	n.dir, n.file, n.log = filepath.Join(c.dir, name), filepath.Join(c.dir, name+".yaml"), filepath.Join(c.dir, name+".log")
+	if err := os.WriteFile(n.file, []byte(fmt.Sprintf("data: %s\nlisten: %s\n", n.dir, n.peer)), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	c.nodes = append(c.nodes, n)
+	return n
+}
+
+// join lets a node join and starts it.
+func (c *testCluster) join(n *testNode, role cluster.Role, replaces string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	var token api.TokenResult
+	var err error
+	var via *testNode
+	for _, via = range c.nodes {
+		if via != n && via.running() {
+			break
+		}
+	}
+	await(c.t, testTimeout, func() bool {
+		token, err = via.api().Token(ctx, api.TokenRequest{Role: string(role), Lifetime: time.Hour, Replaces: replaces})
+		return err == nil
+	}, func() string { return fmt.Sprintf("no token: %v", err) })
+	if _, err := join.Join(ctx, token.Address, token.Token, join.Options{Data: n.dir, Name: n.name, Peer: n.peer}); err != nil {
+		c.t.Fatalf("node %s does not join: %v", n.name, err)
+	}
+	c.start(n)
 }
 
 // freeNetwork returns the first three bytes of a loopback network that nobody uses.
@@ -110,7 +152,7 @@ func freeNetwork(t testing.TB) string {
 }
 
 // checkLogs fails the test if a node that was a process of its own died of its own, or raced.
-func (c *cluster) checkLogs() {
+func (c *testCluster) checkLogs() {
 	c.t.Helper()
 	for _, n := range c.nodes {
 		b, err := os.ReadFile(n.log)
@@ -126,7 +168,7 @@ func (c *cluster) checkLogs() {
 }
 
 // showLogs prints the end of each node's log.
-func (c *cluster) showLogs() {
+func (c *testCluster) showLogs() {
 	const most = 6000
 	for _, n := range c.nodes {
 		b, err := os.ReadFile(n.log)
@@ -137,17 +179,50 @@ func (c *cluster) showLogs() {
 	}
 }
 
-// startAll starts the nodes and waits until one serves.
-func (c *cluster) startAll() *cluster {
+// spec is the volume's configuration.
+func (c *testCluster) spec() config.VolumeSpec {
 	c.t.Helper()
-	for _, n := range c.nodes {
-		c.start(n)
+	text := fmt.Sprintf("volumes:\n  - name: v\n    address: {kind: listen}\n    listen: %s\n    reserve: 16MiB\n%s    exports:%s\n", c.addr, c.options.extra, c.options.exports)
+	s, err := config.ParseSpec("test", []byte(text))
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	c.leader()
+	return s.Volumes[0]
+}
+
+// startAll makes the volume and waits until all nodes take part in it.
+func (c *testCluster) startAll() *testCluster {
+	c.t.Helper()
+	c.mustDo(cluster.Command{AddVolume: &cluster.AddVolume{Spec: c.spec()}})
+	c.inSync(len(c.nodes))
 	return c
 }
 
-func (c *cluster) start(n *testNode) {
+// mustDo executes a command of the cluster.
+func (c *testCluster) mustDo(cmd cluster.Command) cluster.Result {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	for _, n := range c.nodes {
+		if !n.running() {
+			continue
+		}
+		var r cluster.Result
+		var err error
+		await(c.t, testTimeout, func() bool {
+			r, err = n.api().Do(ctx, cmd)
+			return err == nil || !strings.Contains(err.Error(), "no node is running")
+		}, func() string { return fmt.Sprint(err) })
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return r
+	}
+	c.t.Fatal("no node runs")
+	return cluster.Result{}
+}
+
+func (c *testCluster) start(n *testNode) {
 	c.t.Helper()
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -155,10 +230,10 @@ func (c *cluster) start(n *testNode) {
 	}
 	done := make(chan error, 1)
 	n.done = done
-	if c.processes {
+	if c.options.processes {
 		defer log.Close()
 		n.cmd = exec.Command(os.Args[0])
-		n.cmd.Env = append(os.Environ(), nodeEnv+"="+n.config)
+		n.cmd.Env = append(os.Environ(), nodeEnv+"="+n.file)
 		n.cmd.Stdout, n.cmd.Stderr = log, log
 		n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err := n.cmd.Start(); err != nil {
@@ -168,7 +243,7 @@ func (c *cluster) start(n *testNode) {
 		go func() { done <- cmd.Wait() }()
 		return
 	}
-	cfg, err := config.Load(n.config, "")
+	local, err := config.LoadLocal(n.file)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -176,12 +251,12 @@ func (c *cluster) start(n *testNode) {
 	n.cancel = cancel
 	go func() {
 		defer log.Close()
-		done <- run(ctx, cfg, "test", slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), testTuning)
+		done <- run(ctx, local, "test", slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), testTuning)
 	}()
 }
 
 // stop ends a node in good order and returns what it ended with.
-func (c *cluster) stop(n *testNode) error {
+func (c *testCluster) stop(n *testNode) error {
 	c.t.Helper()
 	if n.cmd != nil {
 		c.signal(n, syscall.SIGTERM)
@@ -191,7 +266,7 @@ func (c *cluster) stop(n *testNode) error {
 	return c.ended(n)
 }
 
-func (c *cluster) mustStop(n *testNode) {
+func (c *testCluster) mustStop(n *testNode) {
 	c.t.Helper()
 	if err := c.stop(n); err != nil {
 		c.t.Fatalf("node %s: %v", n.name, err)
@@ -199,7 +274,7 @@ func (c *cluster) mustStop(n *testNode) {
 }
 
 // kill ends a node at once if it is a process; it does nothing to one that does not run.
-func (c *cluster) kill(n *testNode) {
+func (c *testCluster) kill(n *testNode) {
 	c.t.Helper()
 	switch {
 	case !n.running():
@@ -213,14 +288,14 @@ func (c *cluster) kill(n *testNode) {
 }
 
 // signal sends a signal to a node that is a process.
-func (c *cluster) signal(n *testNode, sig syscall.Signal) {
+func (c *testCluster) signal(n *testNode, sig syscall.Signal) {
 	c.t.Helper()
 	if err := n.cmd.Process.Signal(sig); err != nil {
 		c.t.Fatalf("node %s: %v", n.name, err)
 	}
 }
 
-func (c *cluster) ended(n *testNode) error {
+func (c *testCluster) ended(n *testNode) error {
 	c.t.Helper()
 	select {
 	case err := <-n.done:
@@ -233,10 +308,10 @@ func (c *cluster) ended(n *testNode) error {
 }
 
 // look returns a running node's view of the volume.
-func (c *cluster) look(n *testNode) (api.Status, api.VolumeStatus, error) {
+func (c *testCluster) look(n *testNode) (api.Status, api.VolumeStatus, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	s, err := api.NewClient(n.dir).Status(ctx)
+	s, err := n.api().Status(ctx, true)
 	if err != nil {
 		return s, api.VolumeStatus{}, err
 	}
@@ -247,7 +322,7 @@ func (c *cluster) look(n *testNode) (api.Status, api.VolumeStatus, error) {
 }
 
 // leader waits until a node serves, and returns it.
-func (c *cluster) leader() *testNode {
+func (c *testCluster) leader() *testNode {
 	c.t.Helper()
 	var found *testNode
 	await(c.t, testTimeout, func() bool {
@@ -261,7 +336,7 @@ func (c *cluster) leader() *testNode {
 				c.t.Fatalf("node %s has ended: %v", n.name, err)
 			default:
 			}
-			if _, v, err := c.look(n); err == nil && v.Serving {
+			if _, v, err := c.look(n); err == nil && v.Serving && v.Role == "leader" {
 				found = n
 				return true
 			}
@@ -272,7 +347,7 @@ func (c *cluster) leader() *testNode {
 }
 
 // other returns a running node that is not n.
-func (c *cluster) other(n *testNode) *testNode {
+func (c *testCluster) other(n *testNode) *testNode {
 	c.t.Helper()
 	for _, o := range c.nodes {
 		if o != n && o.running() {
@@ -284,7 +359,7 @@ func (c *cluster) other(n *testNode) *testNode {
 }
 
 // inSync waits until the leader sees count replicas in sync.
-func (c *cluster) inSync(count int) {
+func (c *testCluster) inSync(count int) {
 	c.t.Helper()
 	var last api.VolumeStatus
 	await(c.t, testTimeout, func() bool {
@@ -304,7 +379,7 @@ func (c *cluster) inSync(count int) {
 }
 
 // transfer moves the leadership to a node.
-func (c *cluster) transfer(to *testNode) {
+func (c *testCluster) transfer(to *testNode) {
 	c.t.Helper()
 	from := c.leader()
 	if from == to {
@@ -321,16 +396,17 @@ func (c *cluster) transfer(to *testNode) {
 }
 
 // equal waits until all replicas are there, and compares them.
-func (c *cluster) equal() {
+func (c *testCluster) equal() {
 	c.t.Helper()
-	c.inSync(3)
+	want := slices.DeleteFunc(slices.Clone(c.options.roles), func(r cluster.Role) bool { return r == cluster.RoleWitness })
+	c.inSync(len(c.options.roles))
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	res, err := api.NewClient(c.leader().dir).Check(ctx, "v")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if !res.Equal || len(res.Replicas) != 3 || len(res.Missing) != 0 {
+	if !res.Equal || len(res.Replicas) != len(want) || len(res.Missing) != 0 {
 		c.t.Errorf("replicas: %+v", res)
 	}
 	for _, r := range res.Replicas {
@@ -340,7 +416,7 @@ func (c *cluster) equal() {
 	}
 }
 
-func (c *cluster) context() context.Context {
+func (c *testCluster) context() context.Context {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*testTimeout)
 	c.t.Cleanup(cancel)
@@ -348,7 +424,7 @@ func (c *cluster) context() context.Context {
 }
 
 // mount mounts an export; it is unmounted at the end of the test.
-func (c *cluster) mount(version, export string) nfsclient.Client {
+func (c *testCluster) mount(version, export string) nfsclient.Client {
 	c.t.Helper()
 	cl, err := nfsclient.Mount(c.context(), nfsclient.Config{Address: c.addr, Export: export, Version: version, IOBytes: 64 << 10})
 	if err != nil {
@@ -363,7 +439,7 @@ func (c *cluster) mount(version, export string) nfsclient.Client {
 }
 
 // write makes or overwrites a file.
-func (c *cluster) write(cl nfsclient.Client, name string, content []byte) error {
+func (c *testCluster) write(cl nfsclient.Client, name string, content []byte) error {
 	ctx := c.context()
 	f, err := cl.Open(ctx, cl.Root(), name, nfsclient.OpenOptions{Create: nfsclient.Unchecked})
 	if err != nil {
@@ -375,7 +451,7 @@ func (c *cluster) write(cl nfsclient.Client, name string, content []byte) error 
 	return f.Close(ctx)
 }
 
-func (c *cluster) mustWrite(cl nfsclient.Client, name string, content []byte) {
+func (c *testCluster) mustWrite(cl nfsclient.Client, name string, content []byte) {
 	c.t.Helper()
 	if err := c.write(cl, name, content); err != nil {
 		c.t.Fatalf("write %s: %v", name, err)
@@ -383,7 +459,7 @@ func (c *cluster) mustWrite(cl nfsclient.Client, name string, content []byte) {
 }
 
 // mustRead checks what a file holds.
-func (c *cluster) mustRead(cl nfsclient.Client, name string, want []byte) {
+func (c *testCluster) mustRead(cl nfsclient.Client, name string, want []byte) {
 	c.t.Helper()
 	ctx := c.context()
 	f, err := cl.Open(ctx, cl.Root(), name, nfsclient.OpenOptions{Read: true})
@@ -404,7 +480,7 @@ func (c *cluster) mustRead(cl nfsclient.Client, name string, want []byte) {
 }
 
 // workload starts the workload that remembers what it was promised.
-func (c *cluster) workload() *loadgen.Workload {
+func (c *testCluster) workload() *loadgen.Workload {
 	c.t.Helper()
 	working, cut := context.WithCancel(context.Background())
 	w, err := loadgen.StartWorkload(working, loadgen.WorkloadConfig{
@@ -424,7 +500,7 @@ func (c *cluster) workload() *loadgen.Workload {
 }
 
 // busy waits until the workload has done some more.
-func (c *cluster) busy(w *loadgen.Workload, ops uint64) {
+func (c *testCluster) busy(w *loadgen.Workload, ops uint64) {
 	c.t.Helper()
 	start := w.Live().Ops
 	await(c.t, testTimeout, func() bool { return w.Live().Ops >= start+ops }, func() string {
@@ -433,7 +509,7 @@ func (c *cluster) busy(w *loadgen.Workload, ops uint64) {
 }
 
 // verify stops the workload and checks that it lost nothing.
-func (c *cluster) verify(w *loadgen.Workload) {
+func (c *testCluster) verify(w *loadgen.Workload) {
 	c.t.Helper()
 	w.Stop()
 	rep, err := w.Verify(c.context())
@@ -447,7 +523,7 @@ func (c *cluster) verify(w *loadgen.Workload) {
 }
 
 // logged waits until a node's log has text in it.
-func (c *cluster) logged(n *testNode, text string) {
+func (c *testCluster) logged(n *testNode, text string) {
 	c.t.Helper()
 	await(c.t, testTimeout, func() bool {
 		b, err := os.ReadFile(n.log)

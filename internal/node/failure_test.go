@@ -2,14 +2,23 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/internal/api"
+	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
+	"holdfast/internal/join"
+	"holdfast/internal/link"
 )
 
 // TestRebuild takes a node's disk away while clients write, and gives it an empty one.
@@ -27,7 +36,7 @@ func TestRebuild(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.busy(w, 500)
-		c.start(lost)
+		c.join(lost, cluster.RoleData, lost.name)
 		c.inSync(3)
 		c.busy(w, 100)
 		c.transfer(lost) // it counts as any other
@@ -56,7 +65,7 @@ func TestMinority(t *testing.T) {
 			go func() { written <- c.write(cl, "f", []byte("within")) }()
 			await(t, testTimeout, func() bool {
 				s, v, err := c.look(leader)
-				return err == nil && !v.Serving && v.Leader == "" && strings.Contains(strings.Join(s.Warnings, "\n"), "no leader")
+				return err == nil && !v.Serving && v.Leader == "" && strings.Contains(strings.Join(s.Warnings, "\n"), "no node serves it")
 			}, func() string { return "status does not say that there is no leader" })
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
@@ -133,79 +142,106 @@ func TestKillLoop(t *testing.T) {
 	c.equal()
 }
 
-// TestStrangers starts a node of another cluster, and one with another secret: it stays outside, and both sides say why.
+// TestStrangers has nodes join with tokens that are worth nothing, and connects with the certificate of another cluster: they stay outside, and hear why.
 func TestStrangers(t *testing.T) {
 	checkGoroutines(t)
-	dir := t.TempDir()
-	secret := func(name, text string) string {
-		path := dir + "/" + name
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
+	c, other := newCluster(t, clusterOptions{}), newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}})
+	ctx := c.context()
+	token := func(c *testCluster, lifetime time.Duration) string {
+		var r api.TokenResult
+		var err error
+		await(t, testTimeout, func() bool {
+			r, err = c.nodes[0].api().Token(ctx, api.TokenRequest{Role: "data", Lifetime: lifetime})
+			return err == nil
+		}, func() string { return fmt.Sprint(err) })
+		return r.Token
 	}
-	right := "cluster: {name: right, secret_file: " + secret("right", "0123456789abcdef") + "}\n"
-	for _, tt := range []struct{ name, cluster, want string }{
-		{"another secret", "cluster: {name: right, secret_file: " + secret("wrong", "fedcba9876543210") + "}\n", "secrets do not match"},
-		{"no secret", "cluster: {name: right}\n", "secrets do not match"},
-		{"another cluster", strings.Replace(right, "name: right", "name: wrong", 1), "belongs to another cluster"},
+	good := token(c, time.Hour)
+	used := token(c, time.Hour)
+	short := token(c, 2*time.Second)
+	expiry := time.Now().Add(3 * time.Second)
+	try := func(token string) error {
+		_, err := join.Join(ctx, c.nodes[1].peer, token, join.Options{Data: t.TempDir(), Name: "z", Peer: c.network + ".9:7420"})
+		return err
+	}
+	if err := try(used); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, token, want string }{
+		{"used", used, "it was used"},
+		{"of another cluster", token(other, time.Hour), "not of the cluster that the token was made by"},
+		{"cut off", good[:len(good)-2], "token"},
+		{"nonsense", "hello", "token"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newCluster(t, clusterOptions{extra: right})
-			stranger := c.nodes[2]
-			text, err := os.ReadFile(stranger.config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(stranger.config, []byte(strings.Replace(string(text), right, tt.cluster, 1)), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			for _, n := range c.nodes {
-				c.start(n)
-			}
-			c.logged(stranger, tt.want)
-			c.logged(c.nodes[0], tt.want)
-			if _, v, err := c.look(stranger); err == nil && (v.Leader != "" || v.Applied != 0) {
-				t.Errorf("the stranger takes part: %+v", v)
+			if err := try(tt.token); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
 	}
+	await(t, testTimeout, func() bool { return time.Now().After(expiry) }, func() string { return "the clock stands still" })
+	if err := try(short); err == nil || !strings.Contains(err.Error(), "expired") && !strings.Contains(err.Error(), "not known") {
+		t.Errorf("an expired token: %v", err)
+	}
+	id, err := identity.Load(identity.Dir(other.nodes[0].dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := knock(ctx, id, c.nodes[0].peer); err == nil {
+		t.Error("a node of another cluster was let in")
+	}
+	// A node that was removed is not let in any more.
+	id, err = identity.Load(identity.Dir(c.nodes[2].dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := knock(ctx, id, c.nodes[0].peer); err != nil {
+		t.Errorf("a node was not let in: %v", err)
+	}
+	c.mustDo(cluster.Command{RemoveNode: &cluster.RemoveNode{Name: "z", Force: true}})
+	c.mustDo(cluster.Command{RemoveNode: &cluster.RemoveNode{Name: "c", Force: true}})
+	await(t, testTimeout, func() bool {
+		s, err := c.nodes[0].api().State(ctx)
+		return err == nil && s.NodeNamed("c") == nil
+	}, func() string { return "the node is not removed" })
+	if err := knock(ctx, id, c.nodes[0].peer); err == nil || !errors.Is(err, link.ErrRefused) {
+		t.Errorf("a removed node was let in, or hears something else: %v", err)
+	}
+}
+
+// knock asks a node for its status, with an identity.
+func knock(ctx context.Context, id *identity.Identity, addr string) error {
+	creds, err := id.Credentials()
+	if err != nil {
+		return err
+	}
+	dialer := link.Dialer{Creds: creds}
+	cl := api.NewRemoteClient(addr, "", func(ctx context.Context) (net.Conn, error) { return dialer.Dial(ctx, addr, 0, link.ProtoAPI) })
+	defer cl.Close()
+	_, err = cl.Status(ctx, true)
+	return err
 }
 
 // TestStartErrors starts nodes that cannot work, and wants to be told what to do.
 func TestStartErrors(t *testing.T) {
 	checkGoroutines(t)
-	c := newCluster(t, clusterOptions{}).startAll()
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}}).startAll()
 	first := c.nodes[0]
-	text, err := os.ReadFile(first.config)
-	if err != nil {
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(filepath.Join(copied, "identity"), os.DirFS(identity.Dir(first.dir))); err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	file := func(name, content string) string {
-		path := dir + "/" + name
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	for i, tt := range []struct {
-		name, old, new, want string
+		name, data, listen, want string
 	}{
-		{"folder in use", "", "", "is in use by another holdfast process"},
-		{"folder is a file", first.dir, file("plain", ""), "make the data folder"},
-		{"no parent for the folder", first.dir, file("parent", "") + "/x", "make the data folder"},
-		{"peer port in use", first.dir, dir + "/fresh", "this node's peer address in the configuration"},
-		{"no secret file", "volumes:", "cluster: {secret_file: " + dir + "/none}\nvolumes:", "read the cluster's secret"},
-		{"short secret", "volumes:", "cluster: {secret_file: " + file("short", "abc\n") + "}\nvolumes:", "shorter than 16 characters"},
+		{"folder in use", first.dir, c.network + ".8:7420", "is in use by another holdfast process"},
+		{"no identity", t.TempDir(), c.network + ".8:7420", "run holdfast init or holdfast join"},
+		{"port in use", copied, first.peer, "`listen` in the node's file"},
+		{"half a folder", copied, c.network + ".8:7420", "the data folder is not whole"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			n := &testNode{name: "x", dir: first.dir, config: fmt.Sprintf("%s/%d.yaml", dir, i), log: dir + "/log"}
-			changed := strings.Replace(string(text), tt.old, tt.new, 1)
-			if strings.Contains(tt.name, "secret") {
-				changed = strings.Replace(changed, first.dir, fmt.Sprintf("%s/%d", dir, i), 1)
-			}
-			if err := os.WriteFile(n.config, []byte(changed), 0o600); err != nil {
+			n := &testNode{name: "x", dir: tt.data, file: fmt.Sprintf("%s/%d.yaml", t.TempDir(), i), log: c.dir + "/x.log"}
+			if err := os.WriteFile(n.file, []byte(fmt.Sprintf("data: %s\nlisten: %s\n", tt.data, tt.listen)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			c.start(n)

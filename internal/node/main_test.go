@@ -17,7 +17,7 @@ import (
 	"holdfast/internal/config"
 )
 
-// nodeEnv names the configuration of the node that this binary is to run as, in place of tests: nodes that are killed must be processes.
+// nodeEnv names the file of the node that this binary is to run as, in place of tests: nodes that are killed must be processes.
 const nodeEnv = "HOLDFAST_TEST_NODE"
 
 func TestMain(m *testing.M) {
@@ -34,12 +34,12 @@ func TestMain(m *testing.M) {
 func runAsNode(path string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	cfg, err := config.Load(path, "")
+	local, err := config.LoadLocal(path)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	return run(ctx, cfg, "test", log, testTuning)
+	return run(ctx, local, "test", log, testTuning)
 }
 
 // testTuning makes the log go soon, so that a node that was away for a few seconds needs a snapshot.

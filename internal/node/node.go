@@ -8,16 +8,23 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"holdfast/internal/address"
 	"holdfast/internal/api"
+	"holdfast/internal/cluster"
 	"holdfast/internal/config"
+	"holdfast/internal/identity"
+	"holdfast/internal/join"
+	"holdfast/internal/link"
+	"holdfast/internal/replica"
 	"holdfast/internal/replica/transport"
+	"holdfast/internal/systemd"
 )
 
 // handOverTimeout bounds how long a node that is told to stop tries to hand over what it leads.
@@ -25,15 +32,44 @@ const handOverTimeout = 3 * time.Second
 
 // Node is one running node.
 type Node struct {
-	cfg       *config.Config
-	version   string
-	log       *slog.Logger
-	started   time.Time
+	local   *config.Local
+	id      *identity.Identity
+	release string
+	log     *slog.Logger
+	started time.Time
+	tuning  tuning
+
+	creds     *identity.Credentials
+	mux       *link.Mux
+	dialer    *link.Dialer
 	transport *transport.Transport
-	services  []*service
-	tuning    tuning
+	begun     *begun
+	cluster   *clusterGroup
+	peers     *peerClients
+	clock     systemClock
+
+	ctx  context.Context // ends with the node's work
+	work sync.WaitGroup  // the node's own goroutines
+
+	mu     sync.Mutex
+	groups map[uint32]group // the volumes that this node keeps a part of; nil once it stops
+
+	emptying atomic.Bool // the trash is being deleted
+
 	// fatal receives the first failure that a node must not survive.
 	fatal chan error
+}
+
+// group is this node's part in a volume: a copy with its service, or a witness.
+type group interface {
+	start()
+	// configure follows a change of the volume's configuration.
+	configure(v *cluster.Volume)
+	// handOver gives the leadership up, if it is here.
+	handOver(ctx context.Context)
+	close() error
+	raft() *replica.Replica
+	id() uint32
 }
 
 // tuning are sizes that only tests have a reason to change. Zero values stand for the defaults.
@@ -46,37 +82,45 @@ type tuning struct {
 
 // Run runs the node until ctx ends, then hands over what it leads and stops. It returns an error if the node cannot go on: the process must exit then, as nothing is known of
 // data that a failed disk was given.
-func Run(ctx context.Context, cfg *config.Config, version string, log *slog.Logger) error {
-	return run(ctx, cfg, version, log, tuning{})
+func Run(ctx context.Context, local *config.Local, release string, log *slog.Logger) error {
+	return run(ctx, local, release, log, tuning{})
 }
 
-func run(ctx context.Context, cfg *config.Config, version string, log *slog.Logger, t tuning) error {
-	n := &Node{cfg: cfg, version: version, log: log, started: time.Now(), tuning: t, fatal: make(chan error, 1)}
-	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
-		return fmt.Errorf("make the data folder: %w", err)
+func run(ctx context.Context, local *config.Local, release string, log *slog.Logger, t tuning) error {
+	n := &Node{
+		local: local, release: release, log: log, started: time.Now(), tuning: t,
+		groups: make(map[uint32]group), fatal: make(chan error, 1),
 	}
-	unlock, err := lockData(cfg.Data)
+	var err error
+	if n.id, err = identity.Load(identity.Dir(local.Data)); err != nil {
+		return err
+	}
+	unlock, err := lockData(local.Data)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	// The services outlive ctx for as long as handing over takes.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	n.ctx = work
+	defer n.work.Wait()
 	defer stop()
-	if err := n.open(work); err != nil {
+	if err := n.open(); err != nil {
+		stop()
 		return errors.Join(err, n.close())
 	}
-	for _, s := range n.services {
-		s.start()
+	if err := n.serve(); err != nil {
+		stop()
+		return errors.Join(err, n.close())
 	}
-	wg.Go(func() { n.fail(api.Serve(work, cfg.Data, n, log)) })
-	log.Info("node started", "node", cfg.Node, "id", cfg.Self().ID, "data", cfg.Data, "version", version)
+	log.Info("node started", "node", n.id.Name, "number", n.id.Node, "cluster", n.id.ClusterName, "data", local.Data, "release", release)
+	n.notify(systemd.Ready)
 	select {
 	case <-ctx.Done():
 		log.Info("node stops")
+		n.notify(systemd.Stopping)
 		n.handOver()
+		stop()
 		return n.close()
 	case err := <-n.fatal:
 		// Nothing is closed: the state must stay as the failure left it, and the process is about to end.
@@ -84,49 +128,102 @@ func run(ctx context.Context, cfg *config.Config, version string, log *slog.Logg
 	}
 }
 
-// open makes the transport and the services.
-func (n *Node) open(ctx context.Context) error {
-	if _, err := readSecret(n.cfg.Cluster.SecretFile); err != nil {
+// open makes the node's port, the transport and the cluster's own group, whose state says what else there is.
+func (n *Node) open() error {
+	var err error
+	if n.creds, err = n.id.Credentials(); err != nil {
 		return err
 	}
-	peers := make(map[uint64]string)
-	for _, p := range n.cfg.Nodes {
-		peers[p.ID] = p.Peer
+	n.creds.Revoked = n.revoked
+	n.dialer = &link.Dialer{Creds: n.creds}
+	n.peers = newPeerClients(n)
+	if n.begun, err = loadBegun(n.local.Data); err != nil {
+		return err
 	}
-	ln, err := listenPeers(ctx, n.cfg.Self().Peer)
+	ln, err := listenPeers(n.ctx, n.local.Listen)
 	if err != nil {
 		return err
 	}
-	n.transport, err = transport.New(transport.Config{
-		ID: n.cfg.Self().ID, Peers: peers, Dial: dialPeer, Logger: n.log,
-	}, ln)
+	n.mux = link.Listen(ln, n.creds, link.Options{Logger: n.log})
+	hints, err := join.LoadHints(n.local.Data)
 	if err != nil {
-		return fmt.Errorf("open the peer port: %w", err)
+		return err
 	}
-	for i := range n.cfg.Volumes {
-		s, err := newService(ctx, n, &n.cfg.Volumes[i])
-		if err != nil {
-			return fmt.Errorf("volume %s: %w", n.cfg.Volumes[i].Name, err)
-		}
-		n.services = append(n.services, s)
+	n.transport, err = transport.New(transport.Config{ID: n.id.Node, Peers: n.without(hints.Peers), Dial: n.dialRaft, Logger: n.log}, n.mux.Listener(link.ProtoRaft))
+	if err != nil {
+		return fmt.Errorf("open the node's port: %w", err)
+	}
+	n.cluster, err = openCluster(n, hints)
+	if err != nil {
+		return fmt.Errorf("the cluster's own group: %w", err)
 	}
 	return nil
 }
 
-// listenPeers opens the port that the other nodes connect to, on the address that they know.
+// serve sets everything to work.
+func (n *Node) serve() error {
+	socket, err := api.Listen(n.local.Data)
+	if err != nil {
+		return err
+	}
+	n.work.Go(func() { n.fail(api.Serve(n.ctx, socket, n, api.LocalUser, n.log)) })
+	remote := n.mux.Listener(link.ProtoAPI)
+	n.work.Go(func() { n.fail(api.Serve(n.ctx, remote, n, n.caller, n.log)) })
+	n.serveJoins()
+	if err := n.serveHealth(); err != nil {
+		return err
+	}
+	n.serveForwarded()
+	// What this node knows of the cluster from before it stopped, so that its volumes need not wait for the cluster's leader.
+	if err := n.reconcile(); err != nil {
+		return err
+	}
+	n.work.Go(func() { n.fail(n.mux.Serve(n.ctx)) })
+	n.cluster.start()
+	n.work.Go(n.follow)
+	n.work.Go(n.upkeep)
+	n.work.Go(func() { n.cluster.govern(n.ctx) })
+	n.work.Go(func() { systemd.Run(n.ctx, n.log, n.alive) })
+	return nil
+}
+
+// revoked reports whether a certificate is not accepted any more.
+func (n *Node) revoked(p identity.Peer) bool {
+	if n.cluster == nil {
+		return false // nothing is served yet
+	}
+	return n.cluster.state().IsRevoked(p.Node, p.Serial)
+}
+
+// caller is who uses the API by the node's port.
+func (n *Node) caller(conn net.Conn) api.Caller {
+	c, ok := conn.(*link.Conn)
+	if !ok {
+		return api.Caller{Name: "unknown"}
+	}
+	p := c.Peer()
+	return api.Caller{Name: p.String(), Node: p.Node}
+}
+
+// dialRaft connects to another node for the raft groups.
+func (n *Node) dialRaft(ctx context.Context, node uint64, addr string) (net.Conn, error) {
+	return n.dialer.Dial(ctx, addr, node, link.ProtoRaft)
+}
+
+// without returns addresses without this node's own.
+func (n *Node) without(peers map[uint64]string) map[uint64]string {
+	delete(peers, n.id.Node)
+	return peers
+}
+
+// listenPeers opens the port that the other nodes connect to.
 func listenPeers(ctx context.Context, addr string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: address.ReuseAddr}
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen for the other nodes on %s, this node's peer address in the configuration: %w", addr, err)
+		return nil, fmt.Errorf("listen for the other nodes on %s (`listen` in the node's file): %w", addr, err)
 	}
 	return ln, nil
-}
-
-// dialPeer connects to another node. It proves nothing yet: the node has no certificate to do that with.
-func dialPeer(ctx context.Context, _ uint64, addr string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
 }
 
 // fail reports a failure that ends the node.
@@ -140,31 +237,93 @@ func (n *Node) fail(err error) {
 	}
 }
 
-// handOver transfers the leadership of every volume that this node leads.
+// notify tells the service manager.
+func (n *Node) notify(states ...string) {
+	if err := systemd.Notify(states...); err != nil {
+		n.log.Warn("the service manager could not be told", "err", err)
+	}
+}
+
+// aliveTimeout is how long the parts of a node that must never stand still may take to answer the watchdog.
+const aliveTimeout = 5 * time.Second
+
+// alive reports whether the groups' loops still turn.
+func (n *Node) alive() error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.cluster.replica.Status()
+		for _, g := range n.allGroups() {
+			g.raft().Status()
+		}
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(aliveTimeout):
+		return fmt.Errorf("the node's raft groups did not answer for %v", aliveTimeout)
+	}
+}
+
+// allGroups returns this node's parts in volumes.
+func (n *Node) allGroups() []group {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := make([]group, 0, len(n.groups))
+	for _, g := range n.groups {
+		all = append(all, g)
+	}
+	return all
+}
+
+// services returns the copies of volumes on this node.
+func (n *Node) services() []*service {
+	var all []*service
+	for _, g := range n.allGroups() {
+		if s, ok := g.(*service); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// handOver transfers the leadership of every group that this node leads.
 func (n *Node) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, s := range n.services {
-		if !s.replica.Serving() {
-			continue
-		}
-		wg.Go(func() {
-			if err := s.replica.Transfer(ctx, 0); err != nil {
-				s.log.Warn("could not hand the volume over before stopping; another node takes it over when the lease has run out", "err", err)
-			}
-		})
+	for _, g := range n.allGroups() {
+		wg.Go(func() { g.handOver(ctx) })
 	}
+	wg.Go(func() { n.cluster.handOver(ctx) })
 	wg.Wait()
 }
 
 func (n *Node) close() error {
 	var errs []error
-	for _, s := range n.services {
-		errs = append(errs, s.close())
+	n.mu.Lock()
+	groups := n.groups
+	n.groups = nil // reconcile starts nothing from here on
+	n.mu.Unlock()
+	for _, g := range groups {
+		errs = append(errs, g.close())
+	}
+	if n.cluster != nil {
+		errs = append(errs, n.cluster.close())
 	}
 	if n.transport != nil {
-		errs = append(errs, n.transport.Close())
+		if err := n.transport.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if n.mux != nil {
+		// It has closed already if it served until now.
+		if err := n.mux.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if n.peers != nil {
+		n.peers.close()
 	}
 	return errors.Join(errs...)
 }
@@ -182,18 +341,7 @@ func lockData(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// readSecret reads the secret that the nodes share; no file means no secret.
-func readSecret(path string) ([]byte, error) {
-	if path == "" {
-		return nil, nil
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the cluster's secret: %w", err)
-	}
-	secret := strings.TrimSpace(string(b))
-	if len(secret) < 16 {
-		return nil, fmt.Errorf("the secret in %s is shorter than 16 characters: make one with `openssl rand -hex 32` and copy it to every node", path)
-	}
-	return []byte(secret), nil
+// randomID draws a number that nobody else has.
+func randomID(clock systemClock) string {
+	return strconv.FormatUint(clock.Random(), 36)
 }

@@ -21,10 +21,10 @@ func BenchmarkOutage(b *testing.B) {
 	for _, bb := range []struct {
 		name  string
 		limit time.Duration
-		fail  func(c *cluster, leader *testNode)
+		fail  func(c *testCluster, leader *testNode)
 	}{
-		{"kill", killLimit, func(c *cluster, leader *testNode) { c.kill(leader) }},
-		{"transfer", transferLimit, func(c *cluster, leader *testNode) { c.transfer(c.other(leader)) }},
+		{"kill", killLimit, func(c *testCluster, leader *testNode) { c.kill(leader) }},
+		{"transfer", transferLimit, func(c *testCluster, leader *testNode) { c.transfer(c.other(leader)) }},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			c := newCluster(b, clusterOptions{processes: true}).startAll()

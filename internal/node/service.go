@@ -10,13 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"holdfast/internal/address"
 	"holdfast/internal/api"
+	"holdfast/internal/cluster"
 	"holdfast/internal/config"
 	"holdfast/internal/export"
 	"holdfast/internal/gateway"
@@ -35,13 +35,11 @@ import (
 // tickInterval is how often a node looks at its free space, and a leader for clients whose lease has run out.
 const tickInterval = time.Second
 
-// listenRetry is how soon a listener is tried again whose address another process still holds.
-const listenRetry = 5 * time.Millisecond
-
-// service is one volume at this node.
+// service is one volume's copy at this node.
 type service struct {
 	node    *Node
-	cfg     *config.Volume
+	number  uint32
+	name    string
 	log     *slog.Logger
 	clock   systemClock
 	store   store.Store
@@ -53,101 +51,150 @@ type service struct {
 	gate    *gateway.Gateway
 	server  *rpc.Server
 	exports *export.Table
-	address *address.Manager // nil for the kind listen
+	door    *door
 	phases  *phases
 	full    atomic.Bool // a replica is below its reserve
 	digests digests
+	leader  leaderState
+	// changing: the members are being changed.
+	changing  atomic.Bool
+	placement atomic.Pointer[cluster.Placement]
+	progress  progress
+
+	// spec is what is configured; it is replaced as a whole.
+	spec atomic.Pointer[config.VolumeSpec]
+	// kicked is signalled when what the leader has to publish may have changed.
+	kicked chan struct{}
 
 	ctx  context.Context // ends with the service
 	stop context.CancelFunc
-	// listening ends only when the address is given up: until then nobody may be refused, and no connection may end.
-	listening     context.Context
-	stopListening context.CancelFunc
-	work          sync.WaitGroup // the service's goroutines
-	requests      sync.WaitGroup // those of requests that only read
 
-	// While this node leads; touched by replica's event goroutine only.
-	leadCtx     context.Context
+	work     sync.WaitGroup // the service's goroutines
+	requests sync.WaitGroup // those of requests that only read
+
+	// turn keeps what raft says and what is configured from being followed at the same time. It guards what follows.
+	turn        sync.Mutex
+	leadCtx     context.Context // while this node leads
 	stopLeading context.CancelFunc
 	leading     *sync.WaitGroup
 }
 
+// headroomRules is for how many exports a request's buffer has room to say what the client may do; with more of them the request is copied once.
+const headroomRules = 16
+
 // newService opens a volume's state on this node. Nothing is served before start.
-func newService(ctx context.Context, n *Node, vc *config.Volume) (_ *service, err error) {
-	s := &service{node: n, cfg: vc, log: n.log.With("volume", vc.Name), phases: newPhases()}
+func newService(ctx context.Context, n *Node, v *cluster.Volume) (_ *service, err error) {
+	s := &service{
+		node: n, number: v.ID, name: v.Spec.Name, log: n.log.With("volume", v.Spec.Name), phases: newPhases(), kicked: make(chan struct{}, 1),
+	}
+	s.spec.Store(&v.Spec)
 	s.ctx, s.stop = context.WithCancel(ctx)
-	s.listening, s.stopListening = context.WithCancel(context.WithoutCancel(ctx))
+	s.door = newDoor(s)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	dir := filepath.Join(n.cfg.Data, "volumes", vc.Name)
+	dir := n.volumeDir(v)
+	if err := n.fetchRestored(v, dir); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make its folder: %w", err)
 	}
 	s.exports = export.NewTable(net.DefaultResolver)
-	if err := s.exports.Set(vc.Table()); err != nil {
-		return nil, err
-	}
-	if s.store, err = store.Open(filepath.Join(dir, "store"), store.Options{}); err != nil {
-		return nil, fmt.Errorf("open its store: %w", err)
-	}
-	if s.wal, err = wal.Open(vfs.OS(), filepath.Join(dir, "log"), wal.Options{SegmentBytes: cmp.Or(n.tuning.segmentBytes, int64(n.cfg.Log.Segment))}); err != nil {
-		return nil, fmt.Errorf("open its log: %w", err)
-	}
-	s.nfs4 = nfs4.New(nfs4.Config{Volume: vc.ID, Name: vc.Name})
-	programs := []volume.Program{s.nfs4, nfs3.New(vc.ID), mount.New(vc.ID)}
-	s.volume, err = volume.Open(volume.Config{ID: vc.ID, Name: vc.Name, Store: s.store, Programs: programs})
+	table, err := v.Spec.Table()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.openReplica(dir); err != nil {
+	if err := s.exports.Set(table); err != nil {
 		return nil, err
 	}
-	if err := s.openAddress(); err != nil {
+	if s.store, err = store.Open(filepath.Join(dir, storeDir), store.Options{}); err != nil {
+		return nil, fmt.Errorf("open its store: %w", err)
+	}
+	if s.wal, err = wal.Open(vfs.OS(), filepath.Join(dir, "log"), wal.Options{SegmentBytes: cmp.Or(n.tuning.segmentBytes, int64(n.local.LogSegment))}); err != nil {
+		return nil, fmt.Errorf("open its log: %w", err)
+	}
+	nfs, programs := newPrograms(v.Handle, s.name)
+	s.nfs4 = nfs
+	s.volume, err = volume.Open(volume.Config{ID: v.Handle, Name: s.name, Store: s.store, Programs: programs})
+	if err != nil {
+		return nil, err
+	}
+	if err := n.beginRestored(v, s, dir); err != nil {
+		return nil, err
+	}
+	if err := s.openReplica(dir, v); err != nil {
+		return nil, err
+	}
+	if err := s.door.prepare(&v.Spec); err != nil {
 		return nil, err
 	}
 	s.gate = gateway.New(gateway.Config{
-		Volume: s.volume, Raft: raft{s}, NFS4: s.nfs4, Programs: programs, Clock: s.clock, Node: n.cfg.Self().ID,
+		Volume: s.volume, Raft: raft{s}, NFS4: s.nfs4, Programs: programs, Clock: s.clock, Node: n.id.Node,
 		Rules: s.exports.Rules, Full: s.full.Load,
 	})
 	s.server = rpc.NewServer(rpc.ServerConfig{
-		Conn:     rpc.ConnConfig{Headroom: gateway.HeadroomBytes(len(vc.Exports)), Handler: s, Log: s.log},
-		MaxConns: n.cfg.Limits.Connections, MaxInflightBytes: int(n.cfg.Limits.InflightBytes),
+		Conn:     rpc.ConnConfig{Headroom: gateway.HeadroomBytes(headroomRules), Handler: s, Log: s.log},
+		MaxConns: n.local.Limits.Connections, MaxInflightBytes: int(n.local.Limits.InflightBytes),
 		Opened: s.connOpened, Closed: s.connClosed, Log: s.log,
 	})
 	return s, nil
 }
 
-// openAddress prepares an address that moves, and takes away what an earlier process may have left of it.
-func (s *service) openAddress() error {
-	if s.cfg.Address.Kind != config.AddressIP {
-		return nil
-	}
-	m, err := address.New(address.Config{
-		Prefix: netip.Prefix(s.cfg.Address.IP), Device: s.cfg.Address.Device, Lifetime: time.Duration(s.cfg.Address.Lifetime),
-		MayHold: func() bool { return s.replica.Serving() }, Logger: s.log,
-	})
-	if err != nil {
-		return fmt.Errorf("address: %w", err)
-	}
-	if err := m.Release(); err != nil {
-		return fmt.Errorf("address: %w", err)
-	}
-	s.address = m
-	return nil
+// newPrograms makes the protocols that a volume speaks; handle is the number in its file handles.
+func newPrograms(handle uint32, name string) (*nfs4.Program, []volume.Program) {
+	p := nfs4.New(nfs4.Config{Volume: handle, Name: name})
+	return p, []volume.Program{p, nfs3.New(handle), mount.New(handle)}
 }
+
+func (s *service) raft() *replica.Replica { return s.replica }
+func (s *service) id() uint32             { return s.number }
 
 // start sets the service to work.
 func (s *service) start() {
 	s.work.Go(func() { s.exports.Run(s.ctx) })
 	s.work.Go(s.tick)
-	if s.cfg.Address.Kind == config.AddressIP {
-		// The listener is there before the address is: a client that follows the address is never refused.
-		s.work.Go(func() { s.listen(s.listening) })
-	}
+	s.door.start()
 	s.replica.Start()
+}
+
+// configure implements group.
+func (s *service) configure(v *cluster.Volume) {
+	old := s.spec.Load()
+	if sameSpec(old, &v.Spec) {
+		s.kick() // members may have changed
+		return
+	}
+	s.log.Info("the volume is configured anew")
+	table, err := v.Spec.Table()
+	if err == nil {
+		err = s.exports.Set(table)
+	}
+	if err != nil {
+		// The cluster has checked it; an older release may know less.
+		s.log.Error("the volume's exports cannot be used by this release: they stay as they were", "err", err)
+	}
+	spec := v.Spec
+	s.spec.Store(&spec)
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.door.change(old, &spec, s.leadCtx)
+	s.kick()
+}
+
+// sameSpec reports whether two configurations are the same.
+func sameSpec(a, b *config.VolumeSpec) bool {
+	return len(config.Diff(&config.Spec{Volumes: []config.VolumeSpec{*a}}, &config.Spec{Volumes: []config.VolumeSpec{*b}})) == 0
+}
+
+// kick wakes the leader's loop.
+func (s *service) kick() {
+	select {
+	case s.kicked <- struct{}{}:
+	default:
+	}
 }
 
 // close ends the service. It is called for a service that was opened in part, too.
@@ -156,11 +203,16 @@ func (s *service) close() error {
 	var errs []error
 	if s.replica != nil {
 		errs = append(errs, s.replica.Close())
+		s.turn.Lock()
 		s.follow()
+		s.turn.Unlock()
 	}
-	s.stopListening()
+	errs = append(errs, s.door.close())
 	s.work.Wait()
 	s.requests.Wait()
+	if s.group != nil {
+		s.group.Leave()
+	}
 	if s.volume != nil {
 		if s.volume.Valid() {
 			// So that the next start has little to repeat.
@@ -177,8 +229,20 @@ func (s *service) close() error {
 	return errors.Join(errs...)
 }
 
+// handOver implements group.
+func (s *service) handOver(ctx context.Context) {
+	if !s.replica.Serving() {
+		return
+	}
+	if err := s.replica.Transfer(ctx, 0); err != nil {
+		s.log.Warn("could not hand the volume over before stopping; another node takes it over when the lease has run out", "err", err)
+	}
+}
+
 // event follows what raft says of this replica. It is called by one goroutine.
 func (s *service) event(e replica.Event) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	switch e.Kind {
 	case replica.LeaderReady:
 		s.lead(e.Term)
@@ -190,13 +254,16 @@ func (s *service) event(e replica.Event) {
 	case replica.LeaseRegained:
 		s.log.Info("the lease is back", "term", e.Term)
 		s.phases.set(serving)
-		if s.address != nil {
-			// It may have been given up meanwhile, or be about to be.
-			s.takeAddress(s.leadCtx)
-		}
+		// The address may have been given up meanwhile, or be about to be.
+		s.door.regain(s.leadCtx)
 	case replica.LeaderChanged:
 		s.log.Info("leader", "node", s.node.nodeName(e.Leader), "term", e.Term)
+		s.leader.set(e.Leader)
+		if e.Leader == 0 {
+			s.door.probe() // there is going to be another leader, perhaps this node
+		}
 	}
+	s.node.cluster.changes.signal()
 }
 
 // lead begins to serve: this node leads, holds the lease, and has applied all that its predecessors acknowledged.
@@ -206,19 +273,17 @@ func (s *service) lead(term uint64) {
 		if !s.leads(term) {
 			return
 		}
-		s.log.Warn("the exports could not be published; the next leader does it", "err", err)
+		s.log.Warn("the exports could not be published; it is tried again", "err", err)
 	}
 	front := s.gate.Lead()
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.leadCtx, s.stopLeading, s.leading = ctx, cancel, new(sync.WaitGroup)
 	s.phases.set(serving)
+	s.leader.set(s.node.id.Node)
 	s.leading.Go(func() { front.Run(ctx) })
-	if s.address == nil {
-		s.leading.Go(func() { s.listen(ctx) })
-	} else {
-		s.takeAddress(ctx)
-	}
-	s.log.Info("this node serves the volume now", "term", term, "address", s.cfg.MountAddr().String())
+	s.leading.Go(func() { s.govern(ctx, term) })
+	s.door.open(ctx)
+	s.log.Info("this node serves the volume now", "term", term, "address", s.spec.Load().MountAddr().String())
 }
 
 // leads reports whether this node leads in that term, with the lease or without.
@@ -235,96 +300,11 @@ func (s *service) follow() {
 	}
 	s.stopLeading()
 	s.gate.Follow()
-	if s.address != nil {
-		if err := s.address.Release(); err != nil {
-			s.log.Error("the address could not be removed; the kernel does when its lifetime ends", "err", err)
-		}
-	}
+	s.door.shut()
 	s.server.CloseConns(true)
 	s.leading.Wait()
-	s.stopLeading = nil
+	s.stopLeading, s.leadCtx = nil, nil
 	s.log.Info("this node no longer serves the volume")
-}
-
-// takeAddress brings the volume's address here, and wakes the clients that were connected to the last leader.
-func (s *service) takeAddress(ctx context.Context) {
-	if !s.replica.Serving() {
-		// The lease is gone already. If it comes back this is called again.
-		return
-	}
-	if err := s.address.Acquire(ctx); err != nil {
-		s.log.Error("the address could not be taken: clients do not reach this node", "err", err)
-		return
-	}
-	if err := s.address.Tickle(s.cfg.MountAddr().Port(), s.volume.Clients()); err != nil {
-		s.log.Warn("not all clients could be tickled; they reconnect when they retransmit", "err", err)
-	}
-}
-
-// listen serves clients on the volume's address until ctx ends. The last leader's process may hold the port for a moment longer.
-func (s *service) listen(ctx context.Context) {
-	lc := net.ListenConfig{Control: address.ReuseAddr}
-	complained := false
-	for ctx.Err() == nil {
-		ln, err := lc.Listen(ctx, "tcp", s.cfg.Listen)
-		if err == nil {
-			err = s.server.Serve(ctx, ln)
-		}
-		if err != nil && ctx.Err() == nil && !complained {
-			complained = true
-			s.log.Warn("cannot listen yet; trying on", "address", s.cfg.Listen, "err", err)
-		}
-		pause(ctx, listenRetry)
-	}
-}
-
-const (
-	// publishTimeout is how long a new leader waits for its export table, and publishPoll how often it looks. Usually the table is as it should be.
-	publishTimeout = 5 * time.Second
-	publishPoll    = time.Millisecond
-)
-
-// publishExports makes the replicated export table say what the configuration says, and waits until it does or this node leads no more.
-func (s *service) publishExports(term uint64) error {
-	var want []volume.ExportSpec
-	for _, e := range s.exports.Exports() {
-		want = append(want, volume.ExportSpec{Path: e.Path, UID: e.UID, GID: e.GID, Mode: e.Mode})
-	}
-	slices.SortFunc(want, func(a, b volume.ExportSpec) int { return cmp.Compare(a.Path, b.Path) })
-	if s.published(want) {
-		return nil
-	}
-	limited, cancel := context.WithTimeout(s.ctx, publishTimeout)
-	defer cancel()
-	for proposed := false; ; {
-		if !proposed {
-			// It fails while the lease is interrupted.
-			err := s.gate.Command(volume.EntryExports, netip.AddrPort{}, volume.EncodeExports(want))
-			if err != nil && !errors.Is(err, gateway.ErrNotServing) {
-				return fmt.Errorf("propose the export table: %w", err)
-			}
-			proposed = err == nil
-		}
-		pause(limited, publishPoll)
-		switch {
-		case s.published(want):
-			return nil
-		case limited.Err() != nil:
-			return fmt.Errorf("wait for the export table: %w", limited.Err())
-		case !s.leads(term):
-			return fmt.Errorf("publish the export table: %w", gateway.ErrNotServing)
-		}
-	}
-}
-
-// published reports whether the replicated export table has the paths of want, which are sorted.
-func (s *service) published(want []volume.ExportSpec) bool {
-	var paths []string
-	for _, e := range s.volume.Exports() {
-		paths = append(paths, e.Path)
-	}
-	slices.Sort(paths)
-	return slices.EqualFunc(want, paths, func(w volume.ExportSpec, p string) bool { return w.Path == p })
 }
 
 // connOpened prepares a client's connection before its first request.
@@ -352,7 +332,8 @@ func (s *service) connClosed(c *rpc.Conn, _ error) {
 
 // noteClient tells the replicated state of a connection that came or went, so that the next leader can tickle its client.
 func (s *service) noteClient(c *rpc.Conn, open byte) {
-	if s.address == nil {
+	// Connections to a node's own address end with that node.
+	if ip, moves := addressOf(s.spec.Load()); !moves || c.LocalAddr().Addr() != ip.Addr() {
 		return
 	}
 	// If this fails the node no longer leads, and the connection is reset anyway.
@@ -402,4 +383,52 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-t.C:
 	}
+}
+
+// leaderState is who leads a volume as far as this node knows, for those who forward clients to it.
+type leaderState struct {
+	mu      sync.Mutex
+	node    uint64
+	changed chan struct{} // closed at the next change
+}
+
+// get returns the leader, 0 if none is known, and a channel that is closed when that changes.
+func (l *leaderState) get() (uint64, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.node, l.changed
+}
+
+func (l *leaderState) set(node uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.node == node {
+		return
+	}
+	l.node = node
+	if l.changed != nil {
+		close(l.changed)
+	}
+	l.changed = make(chan struct{})
+}
+
+// addressOf is the volume's moving address, if it has one.
+func addressOf(spec *config.VolumeSpec) (netip.Prefix, bool) {
+	return netip.Prefix(spec.Address.IP), spec.Address.Kind == config.AddressIP
+}
+
+// newManager makes what holds the volume's address.
+func (s *service) newManager(spec *config.VolumeSpec) (*address.Manager, error) {
+	prefix, _ := addressOf(spec)
+	m, err := address.New(address.Config{
+		Prefix: prefix, Device: spec.Address.Device, Lifetime: time.Duration(spec.Address.Lifetime),
+		MayHold: func() bool { return s.replica.Serving() }, Peers: s.node.peerAddresses, Logger: s.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("address: %w", err)
+	}
+	return m, nil
 }

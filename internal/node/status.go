@@ -2,163 +2,226 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"fmt"
-	"net/http"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"holdfast/internal/api"
+	"holdfast/internal/cluster"
 	"holdfast/internal/replica"
 )
 
+// statusPatience is how long other nodes may take to tell their status.
+const statusPatience = 800 * time.Millisecond
+
 // Status implements api.Backend.
-func (n *Node) Status(context.Context) api.Status {
+func (n *Node) Status(ctx context.Context, local bool) api.Status {
+	state := n.cluster.state()
+	s := n.localStatus(state)
+	if !local {
+		n.merge(&s, state, n.askAll(ctx, state))
+	}
+	s.Warnings = warnings(&s, state, local)
+	return s
+}
+
+// localStatus is what this node knows by itself.
+func (n *Node) localStatus(state *cluster.State) api.Status {
 	s := api.Status{
-		Cluster: n.cfg.Cluster.Name, Node: n.cfg.Node, ID: n.cfg.Self().ID, Version: n.version, Started: n.started, RSSBytes: residentBytes(),
+		Cluster: n.id.ClusterName, ClusterID: n.id.ClusterID, Node: n.id.Name, ID: n.id.Node, Role: string(n.id.Role), Release: n.release, Started: n.started,
+		ClusterVersion: state.Version, Revision: state.Revision, ClusterLeader: state.NodeName(n.cluster.leader()), RSSBytes: residentBytes(),
 	}
-	states := map[uint64]api.NodeState{}
-	for _, svc := range n.services {
-		st := svc.replica.Status()
-		noteStates(states, st)
-		v := svc.status(n, st)
-		s.Volumes = append(s.Volumes, v)
-		s.Warnings = append(s.Warnings, warnings(n, v, st)...)
-	}
-	states[s.ID] = api.NodeSelf
-	for _, p := range n.cfg.Nodes {
-		state, ok := states[p.ID]
-		if !ok {
-			state = api.NodeUnknown
+	if m := state.Maintenance; m != nil {
+		s.Maintenance = cmp.Or(m.Why, "no reason was given")
+		if !m.Until.IsZero() {
+			s.Maintenance += ", until " + m.Until.Local().Format(time.DateTime)
 		}
-		s.Nodes = append(s.Nodes, api.NodeStatus{Name: p.Name, ID: p.ID, Peer: p.Peer, State: state})
+	}
+	for i := range state.Nodes {
+		m := &state.Nodes[i]
+		ns := api.NodeStatus{
+			Name: m.Name, ID: m.Number, Role: string(m.Role), Peer: m.Peer, Zone: m.Zone, State: api.NodeUnknown, Release: m.Release,
+			Standby: m.Standby, Leaving: m.Leaving, Expires: m.Expires,
+		}
+		if m.Number == n.id.Node {
+			ns.State, ns.Release = api.NodeSelf, n.release
+		}
+		s.Nodes = append(s.Nodes, ns)
+	}
+	for i := range state.Volumes {
+		s.Volumes = append(s.Volumes, n.volumeStatus(state, &state.Volumes[i]))
 	}
 	return s
 }
 
-// noteStates adds what one group knows of its members.
-func noteStates(states map[uint64]api.NodeState, st replica.Status) {
-	leads := st.Role == replica.RoleLeader
+// volumeStatus is what this node knows of a volume.
+func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume) api.VolumeStatus {
+	vs := api.VolumeStatus{
+		Name: v.Spec.Name, ID: v.ID, Address: v.Spec.MountAddr().String(), Copies: v.Spec.Copies, Prefer: v.Spec.Prefer,
+		SizeBytes: uint64(v.Spec.Size), Exports: []string{}, Safety: api.SafetyDown,
+	}
+	for i := range v.Spec.Exports {
+		vs.Exports = append(vs.Exports, v.Spec.Exports[i].Path)
+	}
+	for _, m := range v.Members {
+		vs.Members = append(vs.Members, state.NodeName(m))
+	}
+	n.mu.Lock()
+	g := n.groups[v.ID]
+	n.mu.Unlock()
+	if g == nil {
+		vs.Role = "none"
+		return vs
+	}
+	st := g.raft().Status()
+	vs.Role, vs.Leader, vs.Term = st.Role.String(), state.NodeName(st.Leader), st.Term
+	vs.Commit, vs.Applied, vs.First, vs.Last, vs.MissedTicks = st.Commit, st.Applied, st.First, st.Last, st.MissedTicks
+	if s, ok := g.(*service); ok {
+		s.describe(&vs, state, v, &st)
+	} else {
+		vs.Role = "witness"
+	}
+	return vs
+}
+
+// describe adds what the volume's copy at this node knows.
+func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluster.Volume, st *replica.Status) {
+	vs.Serving, vs.LeaseMS = s.isServing(), st.LeaseNS/int64(time.Millisecond)
+	vs.UsedBytes, _ = s.volume.Usage()
+	if free, total, err := s.store.Space(); err == nil {
+		vs.Space = api.SpaceStatus{FreeBytes: free, TotalBytes: total, Full: s.full.Load()}
+	}
+	l := s.wal.Stats()
+	vs.Log = api.LogStatus{Segments: l.Segments, Bytes: uint64(l.SegmentBytes), LastSyncUS: l.LastSync.Microseconds()}
+	if st.Role != replica.RoleLeader {
+		return
+	}
+	vs.AddressProblem = s.door.trouble()
+	vs.OneCopy = st.OneCopy
+	if p := s.placement.Load(); p != nil {
+		vs.Placement = p.Why
+	}
+	vs.Replicas = append(vs.Replicas, api.ReplicaStatus{Node: s.node.id.Name, ID: s.node.id.Node, Role: "leader", Match: st.Last, Active: true, InSync: true})
 	for _, p := range st.Peers {
-		switch {
-		case p.Active:
-			states[p.ID] = api.NodeAnswers
-		case leads && states[p.ID] != api.NodeAnswers:
-			states[p.ID] = api.NodeSilent
+		vs.Replicas = append(vs.Replicas, s.replicaStatus(state, &p, vs.UsedBytes))
+	}
+	vs.Clients = s.clients()
+	vs.Safety = safety(vs, v)
+}
+
+// replicaStatus is one other copy, as the leader sees it.
+func (s *service) replicaStatus(state *cluster.State, p *replica.PeerStatus, used uint64) api.ReplicaStatus {
+	r := api.ReplicaStatus{
+		Node: state.NodeName(p.ID), ID: p.ID, Role: "follower", Match: p.Match, Lag: p.Lag, Active: p.Active, InSync: p.InSync,
+		Learner: p.Learner, Witness: replica.IsWitness(p.ID), Snapshot: p.Snapshot,
+	}
+	switch {
+	case r.Witness:
+		r.Role = "witness"
+	case p.Learner:
+		r.Role = "learner"
+	}
+	if p.Snapshot {
+		r.SentBytes = p.SnapshotBytes
+		r.Rate, r.Remaining = s.progress.note(p.ID, p.SnapshotBytes, used)
+	}
+	return r
+}
+
+// safety is how many more losses the volume survives.
+func safety(vs *api.VolumeStatus, v *cluster.Volume) api.Safety {
+	voters, up, copies := 0, 0, 0
+	for _, r := range vs.Replicas {
+		if r.Learner {
+			continue
+		}
+		voters++
+		if r.Active && (r.InSync || r.Witness) {
+			up++
+			if !r.Witness {
+				copies++
+			}
+		}
+	}
+	majority := voters/2 + 1
+	switch {
+	case !vs.Serving:
+		return api.SafetyDown
+	case vs.OneCopy, up-1 < majority, copies < 2:
+		return api.SafetyNone
+	case up < voters, len(v.DataMembers()) < vs.Copies && len(v.Members) < vs.Copies:
+		return api.SafetyReduced
+	}
+	return api.SafetyFull
+}
+
+// askAll asks the other nodes for what they know, all at once.
+func (n *Node) askAll(ctx context.Context, state *cluster.State) map[uint64]api.Status {
+	limited, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	answers := make(map[uint64]api.Status)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range state.Nodes {
+		number := state.Nodes[i].Number
+		if number == n.id.Node {
+			continue
+		}
+		c, err := n.peers.client(number, "")
+		if err != nil {
+			continue // it was removed a moment ago
+		}
+		wg.Go(func() {
+			s, err := c.Status(limited, true)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[number] = s
+		})
+	}
+	wg.Wait()
+	return answers
+}
+
+// merge adds what the others said: of each volume the leader's view counts.
+func (n *Node) merge(s *api.Status, state *cluster.State, answers map[uint64]api.Status) {
+	for i := range s.Nodes {
+		ns := &s.Nodes[i]
+		if ns.ID == s.ID {
+			continue
+		}
+		ns.State = api.NodeSilent
+		if a, ok := answers[ns.ID]; ok {
+			ns.State, ns.Release = api.NodeAnswers, a.Release
+		}
+	}
+	for i := range s.Volumes {
+		v := &s.Volumes[i]
+		for _, a := range answers {
+			at := slices.IndexFunc(a.Volumes, func(o api.VolumeStatus) bool { return o.ID == v.ID })
+			if at < 0 {
+				continue
+			}
+			o := a.Volumes[at]
+			better := o.Role == replica.RoleLeader.String() && (v.Role != replica.RoleLeader.String() || o.Term > v.Term)
+			known := v.Role == "none" && o.Leader != "" && v.Leader == ""
+			if better {
+				*v = o
+			} else if known {
+				v.Leader = o.Leader
+			}
 		}
 	}
 }
 
 // nodeName returns a member's name, empty for 0.
-func (n *Node) nodeName(id uint64) string {
-	for _, p := range n.cfg.Nodes {
-		if p.ID == id {
-			return p.Name
-		}
-	}
-	return ""
-}
-
-func (s *service) status(n *Node, st replica.Status) api.VolumeStatus {
-	v := api.VolumeStatus{
-		Name: s.cfg.Name, ID: s.cfg.ID, Address: s.cfg.MountAddr().String(), Role: st.Role.String(), Leader: n.nodeName(st.Leader),
-		Term: st.Term, Commit: st.Commit, Applied: st.Applied, First: st.First, Last: st.Last,
-		Serving: s.isServing(), LeaseMS: st.LeaseNS / int64(time.Millisecond), MissedTicks: st.MissedTicks,
-	}
-	for _, e := range s.exports.Exports() {
-		v.Exports = append(v.Exports, e.Path)
-	}
-	if free, total, err := s.store.Space(); err == nil {
-		v.Space = api.SpaceStatus{FreeBytes: free, TotalBytes: total, Full: s.full.Load()}
-	}
-	l := s.wal.Stats()
-	v.Log = api.LogStatus{Segments: l.Segments, Bytes: uint64(l.SegmentBytes), LastSyncUS: l.LastSync.Microseconds()}
-	if st.Role != replica.RoleLeader {
-		return v
-	}
-	self := n.cfg.Self()
-	v.Replicas = append(v.Replicas, api.ReplicaStatus{Node: self.Name, ID: self.ID, Role: "leader", Match: st.Last, Active: true, InSync: true})
-	for _, p := range st.Peers {
-		v.Replicas = append(v.Replicas, api.ReplicaStatus{
-			Node: n.nodeName(p.ID), ID: p.ID, Role: "follower", Match: p.Match, Lag: p.Lag, Active: p.Active, InSync: p.InSync, Snapshot: p.Snapshot,
-		})
-	}
-	v.Clients = s.clients()
-	return v
-}
-
-// warnings are what a person should look at, of one volume.
-func warnings(n *Node, v api.VolumeStatus, st replica.Status) []string {
-	var w []string
-	if st.Leader == 0 {
-		w = append(w, fmt.Sprintf("volume %s has no leader: clients wait. A majority of the %d nodes must be up and reach each other", v.Name, len(n.cfg.Nodes)))
-	}
-	if len(n.cfg.Nodes) == 1 {
-		w = append(w, fmt.Sprintf("volume %s has one copy: the loss of this node's disk loses it", v.Name))
-	}
-	if st.NeedsSnapshot {
-		w = append(w, fmt.Sprintf("volume %s: this node's copy is being rebuilt from the leader's; it does not count as a copy yet", v.Name))
-	}
-	for _, r := range v.Replicas {
-		switch {
-		case !r.Active:
-			w = append(w, fmt.Sprintf("volume %s: node %s does not answer: its copy falls behind. Start it, or look at its network", v.Name, r.Node))
-		case !r.InSync:
-			w = append(w, fmt.Sprintf("volume %s: the copy on node %s is %d entries behind and catching up", v.Name, r.Node, r.Lag))
-		}
-	}
-	if v.Space.Full {
-		w = append(w, fmt.Sprintf("volume %s is full: a replica is below its reserve, growth is refused. Remove files, or enlarge the file system of %s", v.Name, n.cfg.Data))
-	}
-	return w
-}
-
-// Transfer implements api.Backend.
-func (n *Node) Transfer(ctx context.Context, volume, to string) (api.TransferResult, error) {
-	s, err := n.service(volume)
-	if err != nil {
-		return api.TransferResult{}, err
-	}
-	if err := n.mustLead(s); err != nil {
-		return api.TransferResult{}, err
-	}
-	var id uint64
-	if to != "" {
-		p := n.cfg.NodeByName(to)
-		if p == nil {
-			return api.TransferResult{}, api.Errorf(http.StatusBadRequest, "there is no node %q in the configuration", to)
-		}
-		id = p.ID
-	}
-	start := time.Now()
-	if err := s.replica.Transfer(ctx, id); err != nil {
-		return api.TransferResult{}, fmt.Errorf("volume %s: %w", volume, err)
-	}
-	return api.TransferResult{Volume: volume, From: n.cfg.Node, To: n.nodeName(s.replica.Status().Leader), Seconds: time.Since(start).Seconds()}, nil
-}
-
-// service finds a volume's service.
-func (n *Node) service(volume string) (*service, error) {
-	for _, s := range n.services {
-		if s.cfg.Name == volume {
-			return s, nil
-		}
-	}
-	return nil, api.Errorf(http.StatusNotFound, "there is no volume %q on this node", volume)
-}
-
-// mustLead says where to go if this node does not lead the volume.
-func (n *Node) mustLead(s *service) error {
-	st := s.replica.Status()
-	switch {
-	case st.Role == replica.RoleLeader:
-		return nil
-	case st.Leader == 0:
-		return api.Errorf(http.StatusServiceUnavailable, "volume %s has no leader at the moment", s.cfg.Name)
-	}
-	return api.Errorf(http.StatusConflict, "volume %s is led by node %s: ask there", s.cfg.Name, n.nodeName(st.Leader))
-}
+func (n *Node) nodeName(number uint64) string { return n.cluster.state().NodeName(number) }
 
 // residentBytes returns how much memory the process holds, 0 if the kernel does not say.
 func residentBytes() uint64 {
@@ -175,4 +238,39 @@ func residentBytes() uint64 {
 		return 0
 	}
 	return pages * uint64(os.Getpagesize())
+}
+
+// progress measures how fast snapshots go over.
+type progress struct {
+	mu    sync.Mutex
+	peers map[uint64]sample
+}
+
+type sample struct {
+	began time.Time
+	first int64
+	last  int64
+}
+
+// note takes how many bytes of a snapshot were sent to a member, and returns the rate since it began, in bytes a second, and the seconds that are left.
+func (p *progress) note(id uint64, sent int64, total uint64) (rate, remaining float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	s, ok := p.peers[id]
+	if !ok || sent < s.last {
+		s = sample{began: now, first: sent}
+	}
+	s.last = sent
+	if p.peers == nil {
+		p.peers = map[uint64]sample{}
+	}
+	p.peers[id] = s
+	if d := now.Sub(s.began).Seconds(); d > 0 {
+		rate = float64(sent-s.first) / d
+	}
+	if left := float64(total) - float64(sent); rate > 0 && left > 0 {
+		remaining = left / rate
+	}
+	return rate, remaining
 }

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 
+	"holdfast/internal/cluster"
 	"holdfast/internal/config"
 	"holdfast/internal/replica"
 	"holdfast/internal/replica/transport"
@@ -12,31 +14,42 @@ import (
 )
 
 // openReplica makes the volume's raft group.
-func (s *service) openReplica(dir string) error {
+func (s *service) openReplica(dir string, v *cluster.Volume) error {
 	n := s.node
-	var peers []uint64
-	for _, p := range n.cfg.Nodes {
-		peers = append(peers, p.ID)
-	}
-	var link link
-	r, err := replica.New(replica.Config{
-		ID: n.cfg.Self().ID, Peers: peers, Timing: timing(n.cfg.Timing),
-		Log: s.wal, Meta: replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, "replica.json")},
-		StateMachine: machine{s.volume}, Transport: &link, Clock: s.clock,
-		Applied: s.applied, Event: s.event, Fatal: n.fail, Logger: s.log,
+	var link groupLink
+	r, err := n.newReplica(v, dir, replica.Config{
+		Log: s.wal, StateMachine: machine{s.volume}, Transport: &link, Applied: s.applied, Event: s.event, Logger: s.log,
 		CheckpointBytes: n.tuning.checkpointBytes, RetainBytes: n.tuning.retainBytes, RetainMaxBytes: n.tuning.retainMaxBytes,
 	})
 	if err != nil {
 		return err
 	}
 	s.replica = r
-	link.Group = n.transport.Join(uint64(s.cfg.ID), r)
+	link.Group = n.transport.Join(uint64(v.ID), r)
 	s.group = link.Group
 	return nil
 }
 
-// link is the group's connection to the other nodes. The replica must exist before it can join; it sends nothing before it is started.
-type link struct{ *transport.Group }
+// newReplica makes this node's member of a volume's group, and writes down that it has one.
+func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (*replica.Replica, error) {
+	_, known := n.begun.has(uint64(v.ID))
+	cfg.ID, cfg.Peers, cfg.Fresh = n.id.Node, v.First, !known
+	cfg.Timing = timing(n.cluster.state().Timing)
+	cfg.Meta = replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}
+	cfg.Clock, cfg.Fatal = n.clock, n.fail
+	r, err := replica.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	// Only now, as a member that begins has something durable first; and before it starts, because it has something to forget from then on.
+	if err := n.begun.add(uint64(v.ID), n.cluster.machine.Applied()); err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	return r, nil
+}
+
+// groupLink is a group's connection to the other nodes. The replica must exist before it can join; it sends nothing before it is started.
+type groupLink struct{ *transport.Group }
 
 // applied is called by the apply worker for each entry that was applied.
 func (s *service) applied(index uint64, entry, reply []byte) {
@@ -69,7 +82,7 @@ type snapshot struct{ *volume.Snapshot }
 
 func (s snapshot) Index() uint64 { return s.Snapshot.Index }
 
-// timing converts the configured timing.
+// timing converts what the cluster has agreed on.
 func timing(t config.Timing) replica.Timing {
 	return replica.Timing{Tick: time.Duration(t.Tick), ElectionTicks: t.Election, Lease: time.Duration(t.Lease), Drift: time.Duration(t.Drift)}
 }

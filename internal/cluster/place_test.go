@@ -1,0 +1,61 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"holdfast/internal/config"
+)
+
+func TestPlace(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	base := func() (*State, *Volume) {
+		s := &State{ID: "c", Nodes: []Node{{Number: 1, Name: "a", Role: RoleData}, {Number: 2, Name: "b", Role: RoleData}, {Number: 3, Name: "c", Role: RoleData}}}
+		s.Volumes = []Volume{{ID: 1, Members: []uint64{1, 2, 3}, Spec: config.VolumeSpec{Name: "v"}}}
+		return s, &s.Volumes[0]
+	}
+	able := map[uint64]time.Time{1: now.Add(-time.Minute), 2: now.Add(-time.Minute), 3: now.Add(-time.Minute)}
+	for _, tt := range []struct {
+		name   string
+		change func(s *State, v *Volume)
+		leader uint64
+		able   []uint64
+		want   uint64
+		at     time.Duration
+	}{
+		{"stays", func(*State, *Volume) {}, 2, []uint64{1, 3}, 0, 0},
+		{"standby", func(s *State, _ *Volume) { s.Nodes[1].Standby = true }, 2, []uint64{1, 3}, 1, 0},
+		{"standby, nobody else", func(s *State, _ *Volume) { s.Nodes[1].Standby = true }, 2, nil, 0, 0},
+		{"standby, others too", func(s *State, _ *Volume) { s.Nodes[0].Standby, s.Nodes[1].Standby = true, true }, 2, []uint64{1}, 0, 0},
+		{"standby, by preference", func(s *State, v *Volume) { s.Nodes[1].Standby, v.Spec.Prefer = true, []string{"c"} }, 2, []uint64{1, 3}, 3, 0},
+		{"leaving", func(s *State, _ *Volume) { s.Nodes[1].Leaving = true }, 2, []uint64{1, 3}, 1, 0},
+		{"no member any more", func(_ *State, v *Volume) { v.Members = []uint64{1, 3} }, 2, []uint64{1, 3}, 1, 0},
+		{"manual failback", func(_ *State, v *Volume) { v.Spec.Prefer = []string{"a"} }, 2, []uint64{1, 3}, 0, 0},
+		{"failback", func(_ *State, v *Volume) {
+			v.Spec.Prefer, v.Spec.Failback = []string{"a"}, config.Failback{Policy: config.FailbackAuto, After: config.Duration(time.Minute)}
+		}, 2, []uint64{1, 3}, 1, 0},
+		{"failback later", func(_ *State, v *Volume) {
+			v.Spec.Prefer, v.Spec.Failback = []string{"a"}, config.Failback{Policy: config.FailbackAuto, After: config.Duration(2 * time.Minute)}
+		}, 2, []uint64{1, 3}, 0, time.Minute},
+		{"failback in maintenance", func(s *State, v *Volume) {
+			s.Maintenance = &Maintenance{}
+			v.Spec.Prefer, v.Spec.Failback = []string{"a"}, config.Failback{Policy: config.FailbackAuto}
+		}, 2, []uint64{1, 3}, 0, 0},
+		{"standby in maintenance", func(s *State, _ *Volume) { s.Maintenance, s.Nodes[1].Standby = &Maintenance{}, true }, 2, []uint64{1}, 1, 0},
+		{"the preferred one is not able", func(_ *State, v *Volume) {
+			v.Spec.Prefer, v.Spec.Failback = []string{"a"}, config.Failback{Policy: config.FailbackAuto}
+		}, 2, []uint64{3}, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, v := base()
+			tt.change(s, v)
+			p := s.Place(v, Observed{Leader: tt.leader, Able: tt.able, Stable: able, Now: now})
+			if p.Leader != tt.want || p.Why == "" {
+				t.Errorf("leader %d (%s), want %d", p.Leader, p.Why, tt.want)
+			}
+			if tt.at != 0 && !p.At.Equal(now.Add(tt.at)) {
+				t.Errorf("at %v", p.At)
+			}
+		})
+	}
+}

@@ -1,0 +1,55 @@
+package join
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// shortName is the first label of a host's name.
+func shortName(host string) string {
+	name, _, _ := strings.Cut(host, ".")
+	return name
+}
+
+// peerAddress completes the address that other nodes shall reach this one at. Without a host it is the address that the machine itself uses toward another one.
+func peerAddress(given, toward string) (string, error) {
+	host, port := given, DefaultPort
+	if h, p, err := net.SplitHostPort(given); err == nil {
+		host, port = h, p
+	}
+	if host == "" {
+		found, err := ownAddress(toward)
+		if err != nil {
+			return "", fmt.Errorf("find out the address that the other nodes reach this one at: %w; give it with --peer", err)
+		}
+		host = found
+	}
+	host = strings.Trim(host, "[]")
+	if addr, err := netip.ParseAddr(host); err == nil && addr.IsUnspecified() {
+		return "", fmt.Errorf("%s is no address that other nodes can reach: give one with --peer", host)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// anywhere is an address of the networks for documentation (RFC 5737): nothing is sent to it, it stands for what the default route leads to.
+const anywhere = "192.0.2.1:9"
+
+// ownAddress returns the address that this machine sends from when it talks to another.
+func ownAddress(toward string) (string, error) {
+	if toward == "" {
+		toward = anywhere
+	}
+	// Connecting a UDP socket sends nothing; it picks the route.
+	conn, err := net.Dial("udp", toward)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return "", err
+	}
+	return local.Addr().String(), nil
+}

@@ -1,0 +1,205 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"holdfast/internal/api"
+	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
+	"holdfast/internal/join"
+	"holdfast/internal/link"
+	"holdfast/internal/replica"
+)
+
+// serveJoins answers machines that want to join.
+func (n *Node) serveJoins() {
+	const (
+		headerTimeout = 5 * time.Second
+		wholeTimeout  = 30 * time.Second
+	)
+	ln := n.mux.Listener(link.ProtoJoin)
+	srv := &http.Server{Handler: join.Handler(n.admit), ReadHeaderTimeout: headerTimeout, ReadTimeout: wholeTimeout, WriteTimeout: wholeTimeout}
+	n.work.Go(func() {
+		stop := context.AfterFunc(n.ctx, func() { srv.Close() })
+		defer stop()
+		if err := srv.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) && n.ctx.Err() == nil {
+			n.fail(fmt.Errorf("serve machines that join: %w", err))
+		}
+	})
+}
+
+// admit lets a machine in that has a token.
+func (n *Node) admit(ctx context.Context, r *join.Request) (*join.Response, error) {
+	t, err := identity.ParseToken(r.Token)
+	if err != nil {
+		return nil, err
+	}
+	s := n.cluster.state()
+	if s.ID == "" {
+		return nil, errors.New("the cluster is just being made: try again in a moment")
+	}
+	if n.id.ClusterKey == nil {
+		resp := &join.Response{}
+		for i := range s.Nodes {
+			if s.Nodes[i].Role == cluster.RoleData {
+				resp.Ask = append(resp.Ask, s.Nodes[i].Peer)
+			}
+		}
+		return resp, fmt.Errorf("node %s is a witness, which cannot let others in: ask a data node", n.id.Name)
+	}
+	result, err := n.cluster.do(ctx, "token "+t.ID, cluster.Command{AddNode: &cluster.AddNode{
+		Token: t.ID, Hash: t.Hash(),
+		Node: cluster.Node{Name: r.Name, Peer: r.Peer, Zone: r.Zone, Release: r.Release, MaxVersion: r.MaxVersion},
+	}})
+	if err == nil {
+		err = result.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	cert, err := n.sign(r.CSR, result.Number, r.Name)
+	if err != nil {
+		return nil, err
+	}
+	s = n.cluster.state()
+	resp := &join.Response{
+		Number: result.Number, Role: cluster.RoleData, ClusterID: s.ID, ClusterName: s.Name, Certificate: string(cert), CA: s.CA,
+		Hints: join.Hints{Peers: map[uint64]string{}, Timing: s.Timing},
+	}
+	if replica.IsWitness(result.Number) {
+		resp.Role = cluster.RoleWitness
+	} else {
+		resp.ClusterKey = n.id.ClusterKey
+	}
+	for i := range s.Nodes {
+		resp.Peers[s.Nodes[i].Number] = s.Nodes[i].Peer
+	}
+	return resp, nil
+}
+
+// sign makes a node's certificate.
+func (n *Node) sign(request string, number uint64, name string) ([]byte, error) {
+	ca, err := n.authority()
+	if err != nil {
+		return nil, err
+	}
+	return ca.SignNode([]byte(request), identity.NodeInfo{Number: number, Name: name}, time.Now())
+}
+
+// authority opens the cluster's certificate authority, which only data nodes can.
+func (n *Node) authority() (*identity.CA, error) {
+	s := n.cluster.state()
+	ca, err := identity.OpenCA([]byte(s.CA), s.SealedKey, n.id.ClusterKey)
+	if err != nil {
+		return nil, fmt.Errorf("open the cluster's certificate authority: %w", err)
+	}
+	return ca, nil
+}
+
+// Token implements api.Backend.
+func (n *Node) Token(ctx context.Context, by string, r api.TokenRequest) (api.TokenResult, error) {
+	s := n.cluster.state()
+	if s.ID == "" {
+		return api.TokenResult{}, api.Errorf(http.StatusServiceUnavailable, "the cluster is just being made: try again in a moment")
+	}
+	cas, err := identity.ParseCertificates([]byte(s.CA))
+	if err != nil {
+		return api.TokenResult{}, fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	t := identity.NewToken(cas[0])
+	expires := time.Now().Add(r.Lifetime).UTC().Round(time.Second)
+	result, err := n.cluster.do(ctx, by, cluster.Command{AddToken: &cluster.Token{
+		ID: t.ID, Hash: t.Hash(), Role: cluster.Role(r.Role), Expires: expires, Replaces: r.Replaces,
+	}})
+	if err == nil {
+		err = result.Err()
+	}
+	if err != nil {
+		return api.TokenResult{}, err
+	}
+	return api.TokenResult{ID: t.ID, Token: t.String(), Expires: expires, Address: n.id.PeerAddress}, nil
+}
+
+// NodeCertificate implements api.Backend.
+func (n *Node) NodeCertificate(ctx context.Context, number uint64, request string) (api.CertificateResult, error) {
+	member := n.cluster.state().Node(number)
+	if member == nil || number == 0 {
+		return api.CertificateResult{}, api.Errorf(http.StatusForbidden, "only nodes of the cluster can renew a node's certificate")
+	}
+	if n.id.ClusterKey == nil {
+		return n.askDataNode(ctx, func(c *api.Client) (api.CertificateResult, error) { return c.NodeCertificate(ctx, request) })
+	}
+	cert, err := n.sign(request, number, member.Name)
+	if err != nil {
+		return api.CertificateResult{}, err
+	}
+	return n.certificate(cert)
+}
+
+// maxAdminLifetime bounds an administrator's certificate.
+const maxAdminLifetime = 5 * 365 * 24 * time.Hour
+
+// AdminCertificate implements api.Backend.
+func (n *Node) AdminCertificate(ctx context.Context, by string, r api.CertificateRequest) (api.CertificateResult, error) {
+	if r.Lifetime <= 0 || r.Lifetime > maxAdminLifetime {
+		return api.CertificateResult{}, api.Errorf(http.StatusBadRequest, "a certificate is valid for some time, %v at most", maxAdminLifetime)
+	}
+	if n.id.ClusterKey == nil {
+		return n.askDataNode(ctx, func(c *api.Client) (api.CertificateResult, error) { return c.AdminCertificate(ctx, r) })
+	}
+	ca, err := n.authority()
+	if err != nil {
+		return api.CertificateResult{}, err
+	}
+	cert, err := ca.SignAdmin([]byte(r.Request), r.Name, r.Lifetime, time.Now())
+	if err != nil {
+		return api.CertificateResult{}, api.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	result, err := n.certificate(cert)
+	if err != nil {
+		return result, err
+	}
+	note := cluster.Event{Kind: cluster.EventConfig, Text: fmt.Sprintf("certificate %s for administrator %s, until %s", result.Serial, r.Name, result.Expires.UTC().Format(time.RFC3339))}
+	done, err := n.cluster.do(ctx, by, cluster.Command{Note: &note})
+	if err == nil {
+		err = done.Err()
+	}
+	return result, err
+}
+
+// certificate describes a certificate that was just made.
+func (n *Node) certificate(pem []byte) (api.CertificateResult, error) {
+	cert, err := identity.ParseCertificate(pem)
+	if err != nil {
+		return api.CertificateResult{}, fmt.Errorf("read the new certificate: %w", err)
+	}
+	peer, err := identity.PeerOfCertificate(cert)
+	if err != nil {
+		return api.CertificateResult{}, err
+	}
+	return api.CertificateResult{Certificate: string(pem), CA: n.cluster.state().CA, Serial: peer.Serial, Expires: cert.NotAfter}, nil
+}
+
+// askDataNode asks the data nodes, one after the other, for what a witness cannot do.
+func (n *Node) askDataNode(ctx context.Context, ask func(c *api.Client) (api.CertificateResult, error)) (api.CertificateResult, error) {
+	var errs []error
+	s := n.cluster.state()
+	for i := range s.Nodes {
+		if s.Nodes[i].Role != cluster.RoleData {
+			continue
+		}
+		c, err := n.peers.client(s.Nodes[i].Number, "")
+		if err == nil {
+			var r api.CertificateResult
+			if r, err = ask(c); err == nil {
+				return r, nil
+			}
+		}
+		errs = append(errs, err)
+	}
+	return api.CertificateResult{}, errors.Join(errs...)
+}

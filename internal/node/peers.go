@@ -1,0 +1,89 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"holdfast/internal/api"
+	"holdfast/internal/link"
+)
+
+// peerClients are API clients of the other nodes, one for each node and for each person that requests are passed on for.
+type peerClients struct {
+	node *Node
+
+	mu      sync.Mutex
+	clients map[peerClient]*api.Client
+}
+
+type peerClient struct {
+	node uint64
+	by   string
+}
+
+// maxPeerClients bounds how many are kept, with their connections.
+const maxPeerClients = 64
+
+func newPeerClients(n *Node) *peerClients {
+	return &peerClients{node: n, clients: make(map[peerClient]*api.Client)}
+}
+
+// client returns a client of the API of another node.
+func (p *peerClients) client(number uint64, by string) (*api.Client, error) {
+	member := p.node.cluster.state().Node(number)
+	if member == nil {
+		return nil, api.Errorf(http.StatusNotFound, "there is no node %d", number)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := peerClient{number, by}
+	if c := p.clients[key]; c != nil {
+		return c, nil
+	}
+	if len(p.clients) >= maxPeerClients {
+		for k, c := range p.clients {
+			c.Close()
+			delete(p.clients, k)
+		}
+	}
+	c := api.NewRemoteClient(fmt.Sprintf("node %s at %s", member.Name, member.Peer), by, func(ctx context.Context) (net.Conn, error) {
+		// Asked anew for each connection: the address may change.
+		now := p.node.cluster.state().Node(number)
+		if now == nil {
+			return nil, fmt.Errorf("node %d was removed", number)
+		}
+		return p.node.dialer.Dial(ctx, now.Peer, number, link.ProtoAPI)
+	})
+	p.clients[key] = c
+	return c, nil
+}
+
+// answerPatience is how long another node may take to answer before it counts as silent.
+const answerPatience = time.Second
+
+// answers reports whether another node is there.
+func (p *peerClients) answers(ctx context.Context, number uint64) bool {
+	if number == p.node.id.Node {
+		return true
+	}
+	c, err := p.client(number, "")
+	if err != nil {
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	_, err = c.Status(limited, true)
+	return err == nil
+}
+
+func (p *peerClients) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.clients {
+		c.Close()
+	}
+}

@@ -1,0 +1,232 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
+	"holdfast/internal/replica"
+)
+
+// reconcileRetry is how soon it is tried again to start a volume that could not be started.
+const reconcileRetry = 2 * time.Second
+
+// follow keeps the node as the cluster's state says, until the node stops.
+func (n *Node) follow() {
+	t := time.NewTicker(reconcileRetry)
+	defer t.Stop()
+	for n.ctx.Err() == nil {
+		changed := n.cluster.changes.wait()
+		err := n.reconcile()
+		if err == nil {
+			// At once, so that the next start knows it without the cluster's leader.
+			_, err = n.cluster.machine.Checkpoint(n.ctx)
+		}
+		if err != nil {
+			n.fail(err)
+			return
+		}
+		select {
+		case <-changed:
+		case <-t.C:
+		case <-n.ctx.Done():
+		}
+	}
+}
+
+// reconcile brings the node to what the cluster's state says: whom it talks to, and which volumes it keeps. An error is the end of the node.
+func (n *Node) reconcile() error {
+	s := n.cluster.state()
+	if s.ID == "" {
+		return nil
+	}
+	n.meet(s)
+	for i := range s.Volumes {
+		v := &s.Volumes[i]
+		if !slices.Contains(v.Keepers(), n.id.Node) {
+			continue
+		}
+		if err := n.keep(v); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Spec.Name, err)
+		}
+	}
+	return n.letGo(s)
+}
+
+// meet tells the transport who the others are, and ends the connections of those who are not let in any more.
+func (n *Node) meet(s *cluster.State) {
+	peers := make(map[uint64]string)
+	for i := range s.Nodes {
+		peers[s.Nodes[i].Number] = s.Nodes[i].Peer
+	}
+	n.transport.SetPeers(n.without(peers))
+	n.mux.Disconnect(func(p identity.Peer) bool { return s.IsRevoked(p.Node, p.Serial) })
+	self := s.Node(n.id.Node)
+	if self == nil {
+		return
+	}
+	for _, g := range n.allGroups() {
+		g.raft().SetReluctant(self.Standby || self.Leaving)
+	}
+}
+
+// keep starts this node's part of a volume, or tells it of what has changed.
+func (n *Node) keep(v *cluster.Volume) error {
+	n.mu.Lock()
+	g, open := n.groups[v.ID], n.groups != nil
+	n.mu.Unlock()
+	switch {
+	case !open:
+		return nil
+	case g != nil:
+		g.configure(v)
+		return nil
+	}
+	g, err := n.openGroup(v)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	open = n.groups != nil
+	if open {
+		n.groups[v.ID] = g
+	}
+	n.mu.Unlock()
+	if !open {
+		return g.close()
+	}
+	g.start()
+	if self := n.cluster.state().Node(n.id.Node); self != nil {
+		g.raft().SetReluctant(self.Standby || self.Leaving)
+	}
+	n.log.Info("this node keeps the volume", "volume", v.Spec.Name, "id", v.ID)
+	n.cluster.changes.signal()
+	return nil
+}
+
+func (n *Node) openGroup(v *cluster.Volume) (group, error) {
+	if replica.IsWitness(n.id.Node) {
+		return openWitness(n, v)
+	}
+	return newService(n.ctx, n, v)
+}
+
+// volumesDir is the folder of the volumes' folders within the data folder, trashDir that of what is being deleted.
+const (
+	volumesDir = "volumes"
+	trashDir   = "trash"
+)
+
+// volumeDir returns the folder of a volume, which has its name, for people, and its number.
+func (n *Node) volumeDir(v *cluster.Volume) string {
+	return filepath.Join(n.local.Data, volumesDir, v.Spec.Name+"-"+strconv.FormatUint(uint64(v.ID), 10))
+}
+
+// letGo ends this node's part in volumes that the state has not given it, and deletes their files.
+func (n *Node) letGo(s *cluster.State) error {
+	index := n.cluster.machine.Applied()
+	for _, id := range n.begun.list() {
+		since, _ := n.begun.has(id)
+		if id == cluster.Group || index < since {
+			continue // the state is older than this node's part in the group
+		}
+		v := s.VolumeByID(uint32(id))
+		if v != nil && slices.Contains(v.Keepers(), n.id.Node) {
+			continue
+		}
+		if err := n.drop(uint32(id)); err != nil {
+			return fmt.Errorf("drop this node's part of volume %d: %w", id, err)
+		}
+	}
+	return n.emptyTrash()
+}
+
+// drop ends this node's part in a volume and deletes it.
+func (n *Node) drop(id uint32) error {
+	n.mu.Lock()
+	g, open := n.groups[id], n.groups != nil
+	delete(n.groups, id)
+	n.mu.Unlock()
+	if !open {
+		return nil
+	}
+	if g != nil {
+		if err := g.close(); err != nil {
+			n.log.Warn("this node's part of a volume that is being deleted did not close in order", "id", id, "err", err)
+		}
+	}
+	dir, err := n.findVolumeDir(id)
+	if err != nil {
+		return err
+	}
+	if dir != "" {
+		trash := filepath.Join(n.local.Data, trashDir)
+		if err := os.MkdirAll(trash, 0o700); err != nil {
+			return err
+		}
+		to := filepath.Join(trash, filepath.Base(dir)+"."+randomID(n.clock))
+		if err := errors.Join(os.Rename(dir, to), syncDir(filepath.Dir(dir)), syncDir(trash)); err != nil {
+			return err
+		}
+		n.log.Info("this node keeps the volume no longer", "folder", filepath.Base(dir))
+	}
+	return n.begun.remove(uint64(id))
+}
+
+// findVolumeDir returns the folder of a volume whose name is not known any more, "" if there is none.
+func (n *Node) findVolumeDir(id uint32) (string, error) {
+	parent := filepath.Join(n.local.Data, volumesDir)
+	entries, err := os.ReadDir(parent)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	suffix := "-" + strconv.FormatUint(uint64(id), 10)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), suffix) {
+			return filepath.Join(parent, e.Name()), nil
+		}
+	}
+	return "", nil
+}
+
+// emptyTrash deletes what drop has put aside, in the background: a volume may hold many files.
+func (n *Node) emptyTrash() error {
+	trash := filepath.Join(n.local.Data, trashDir)
+	entries, err := os.ReadDir(trash)
+	if errors.Is(err, os.ErrNotExist) || len(entries) == 0 {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the folder of what is being deleted: %w", err)
+	}
+	if !n.emptying.CompareAndSwap(false, true) {
+		return nil
+	}
+	n.work.Go(func() {
+		defer n.emptying.Store(false)
+		for _, e := range entries {
+			if err := os.RemoveAll(filepath.Join(trash, e.Name())); err != nil {
+				n.log.Warn("cannot delete what is left of a volume", "folder", e.Name(), "err", err)
+			}
+		}
+	})
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,81 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
+)
+
+const (
+	// upkeepInterval is how often a node looks whether the cluster knows what it runs, and whether its certificate is to be renewed.
+	upkeepInterval = 10 * time.Second
+	// upkeepPatience bounds one attempt.
+	upkeepPatience = 15 * time.Second
+)
+
+// upkeep tells the cluster what this node runs and renews its certificate, until the node stops.
+func (n *Node) upkeep() {
+	t := time.NewTicker(upkeepInterval)
+	defer t.Stop()
+	for n.ctx.Err() == nil {
+		changed := n.cluster.changes.wait()
+		ctx, cancel := context.WithTimeout(n.ctx, upkeepPatience)
+		if err := n.upkeepOnce(ctx); err != nil && n.ctx.Err() == nil {
+			n.log.Info("the cluster could not be told what this node runs; trying on", "err", err)
+		}
+		cancel()
+		select {
+		case <-changed:
+		case <-t.C:
+		case <-n.ctx.Done():
+		}
+	}
+}
+
+func (n *Node) upkeepOnce(ctx context.Context) error {
+	self := n.cluster.state().Node(n.id.Node)
+	if self == nil {
+		return nil // there is no state yet, or this node was removed
+	}
+	if time.Now().After(identity.RenewAt(n.creds.Certificate())) {
+		if err := n.renew(ctx); err != nil {
+			return err
+		}
+	}
+	cert := n.creds.Self()
+	report := cluster.ReportNode{
+		Number: n.id.Node, Peer: n.id.PeerAddress, Release: n.release, MaxVersion: cluster.MaxVersion,
+		Serial: cert.Serial, Expires: n.creds.Certificate().NotAfter,
+	}
+	if self.Peer == report.Peer && self.Release == report.Release && self.MaxVersion == report.MaxVersion && self.Serial == report.Serial {
+		return nil
+	}
+	r, err := n.cluster.do(ctx, self.Name, cluster.Command{ReportNode: &report})
+	if err != nil {
+		return err
+	}
+	return r.Err()
+}
+
+// renew gets this node a new certificate from a data node of the cluster.
+func (n *Node) renew(ctx context.Context) error {
+	request, err := identity.NewRequest(n.creds.Key(), n.id.Name)
+	if err != nil {
+		return err
+	}
+	r, err := n.NodeCertificate(ctx, n.id.Node, string(request))
+	if err != nil {
+		return err
+	}
+	n.id.Certificate, n.id.CA = []byte(r.Certificate), []byte(r.CA)
+	if err := n.id.Save(identity.Dir(n.local.Data)); err != nil {
+		return err
+	}
+	if err := n.creds.Update(n.id.Certificate, n.id.CA); err != nil {
+		return err
+	}
+	n.log.Info("this node has a new certificate", "expires", r.Expires)
+	return nil
+}

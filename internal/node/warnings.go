@@ -1,0 +1,90 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"holdfast/internal/api"
+	"holdfast/internal/cluster"
+)
+
+// certificateMargin is how long before its end a certificate that was not renewed is worth a warning: nodes renew theirs much earlier.
+const certificateMargin = 14 * 24 * time.Hour
+
+// warnings are what a person should look at, worst first.
+func warnings(s *api.Status, state *cluster.State, local bool) []string {
+	var bad, worse []string
+	for i := range s.Volumes {
+		w, b := volumeWarnings(&s.Volumes[i], s, local)
+		worse, bad = append(worse, w...), append(bad, b...)
+	}
+	if s.ClusterLeader == "" && state.ID != "" {
+		worse = append(worse, "the cluster has no leader, so nothing can be configured: most of its nodes must be up and reach each other")
+	}
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		switch {
+		case n.State == api.NodeSilent && n.Leaving:
+			bad = append(bad, fmt.Sprintf("node %s does not answer; it is being removed", n.Name))
+		case n.State == api.NodeSilent:
+			bad = append(bad, fmt.Sprintf("node %s does not answer at %s: start it, look at its network, or replace it (`holdfast node replace %s`)", n.Name, n.Peer, n.Name))
+		case n.Standby:
+			bad = append(bad, fmt.Sprintf("node %s is in standby and will not serve: `holdfast unstandby %s` when the work is done", n.Name, n.Name))
+		}
+		if !n.Expires.IsZero() && time.Until(n.Expires) < certificateMargin {
+			bad = append(bad, fmt.Sprintf("the certificate of node %s ends on %s and was not renewed: the node must be up and reach a data node", n.Name, n.Expires.Local().Format(time.DateTime)))
+		}
+	}
+	if s.Maintenance != "" {
+		bad = append(bad, fmt.Sprintf("the cluster is in maintenance (%s): volumes do not move by themselves to nodes that they prefer. `holdfast maintenance off` ends it", s.Maintenance))
+	}
+	return append(worse, bad...)
+}
+
+// volumeWarnings are those of one volume, the ones that hurt first.
+func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad []string) {
+	warn := func(list *[]string, format string, args ...any) {
+		*list = append(*list, "volume "+v.Name+": "+fmt.Sprintf(format, args...))
+	}
+	if v.Leader == "" && !(local && v.Role == "none") {
+		warn(&worse, "no node serves it, its clients wait: most of %s must be up and reach each other", strings.Join(v.Members, ", "))
+	}
+	if v.OneCopy {
+		warn(&worse, "THE NEWEST DATA HAS ONE COPY, on node %s: the other data node is lost or behind. Do not stop or delete node %s until it is back in sync", v.Leader, v.Leader)
+	}
+	if v.AddressProblem != "" {
+		warn(&worse, "its address is not on node %s, so clients do not reach it: %s", v.Leader, v.AddressProblem)
+	}
+	if v.Space.Full {
+		warn(&worse, "it is full: a copy is below its reserve, so that growth is refused. Remove files, or enlarge the file system of the data folder")
+	}
+	data := 0
+	for _, r := range v.Replicas {
+		if !r.Witness {
+			data++
+		}
+		switch {
+		case r.Learner && r.Snapshot:
+			warn(&bad, "node %s is getting its copy", r.Node)
+		case r.Learner:
+			warn(&bad, "node %s is about to get a copy", r.Node)
+		case !r.Active:
+			warn(&bad, "node %s does not answer its leader: its copy falls behind", r.Node)
+		case !r.InSync && !r.Witness:
+			warn(&bad, "the copy on node %s is %d entries behind and catching up", r.Node, r.Lag)
+		}
+	}
+	switch {
+	case len(v.Replicas) == 1:
+		warn(&worse, "it has one copy: the loss of this node's disk loses it. Add a node: `holdfast node add`")
+	case len(v.Replicas) == 2 && data == 2:
+		warn(&worse, "it has two copies and no witness: the loss of either node stops it. Add a witness or a third node: `holdfast token create --role witness`")
+	case data > 0 && data < v.Copies && !(data == 2 && len(v.Replicas) == 3):
+		warn(&bad, "it has %d copies, %d are wanted: add a data node", data, v.Copies)
+	}
+	if v.SizeBytes > 0 && v.UsedBytes*100 > v.SizeBytes*95 {
+		warn(&bad, "it is nearly at its limit: `holdfast volume resize %s SIZE`", v.Name)
+	}
+	return worse, bad
+}
