@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"strings"
 
@@ -10,52 +10,41 @@ import (
 	"holdfast/internal/api"
 )
 
-// volumeArg returns the named volume, or the only one the node has.
-func volumeArg(cmd *cobra.Command, c *api.Client, args []string) (string, error) {
+// volumeArg returns the named volume, or the only one there is.
+func (o *options) volumeArg(cmd *cobra.Command, args []string) (string, error) {
 	if len(args) > 0 {
 		return args[0], nil
 	}
-	s, err := c.Status(cmd.Context())
+	state, err := ask(cmd, o, o.state)
 	if err != nil {
-		return "", withCode(ExitFailed, err)
+		return "", err
 	}
-	var names []string
-	for _, v := range s.Volumes {
-		names = append(names, v.Name)
-	}
-	if len(names) != 1 {
-		return "", fmt.Errorf("which volume? This node has %s", strings.Join(names, ", "))
-	}
-	return names[0], nil
+	return pick(volumeNames(state), nil)
 }
 
 func newCheck(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check [VOLUME]",
-		Short: "Compare the replicas of a volume",
+		Short: "Compare the copies of a volume",
 		Long: `Ask every node for a digest of its copy of the volume, metadata, protocol state and file data included, at the same log index,
-and compare. The volume stays in use; while clients write, the replicas may not meet at one index, and check says so.
+and compare. The volume stays in use; while clients write, the copies may not meet at one index, and check says so.
 
-Exit code: 0 when all replicas are equal, 3 when they differ, 1 when not all of them could be compared.`,
+Exit code: 0 when all copies are equal, 3 when they differ, 1 when not all of them could be compared.`,
 		Example: `  holdfast check
   holdfast check main -o json`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: o.complete(volumeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c := api.NewClient(o.data)
-			volume, err := volumeArg(cmd, c, args)
+			volume, err := o.volumeArg(cmd, args)
 			if err != nil {
 				return err
 			}
-			res, err := c.Check(cmd.Context(), volume)
+			res, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (api.CheckResult, error) { return c.Check(ctx, volume) })
 			if err != nil {
-				return withCode(ExitFailed, err)
+				return err
 			}
-			if o.json() {
-				if err := o.printJSON(res); err != nil {
-					return err
-				}
-			} else {
-				printCheck(o, res)
+			if err := o.print(res, func() error { printCheck(o, res); return nil }); err != nil {
+				return err
 			}
 			return checkOutcome(res)
 		},
@@ -71,7 +60,7 @@ func printCheck(o *options, res api.CheckResult) {
 		fmt.Fprintf(o.out, "%s: index %d, digest %s\n", r.Node, r.Index, r.Digest)
 	}
 	if res.Equal {
-		fmt.Fprintf(o.out, "volume %s: all %d replicas are equal\n", res.Volume, len(res.Replicas))
+		fmt.Fprintf(o.out, "volume %s: all %d copies are equal\n", res.Volume, len(res.Replicas))
 	}
 }
 
@@ -80,45 +69,43 @@ func checkOutcome(res api.CheckResult) error {
 		return withCode(ExitFailed, fmt.Errorf("volume %s: no digest from %s: check again when all are up and in sync", res.Volume, strings.Join(res.Missing, ", ")))
 	}
 	if !res.Equal {
-		return withCode(ExitUnequal, fmt.Errorf("volume %s: replicas differ", res.Volume))
+		return withCode(ExitAttention, fmt.Errorf("volume %s: the copies differ", res.Volume))
 	}
 	return nil
 }
 
-func newTransfer(o *options) *cobra.Command {
+func newMove(o *options) *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
-		Use:     "transfer [VOLUME]",
-		Aliases: []string{"move"},
+		Use:     "move [VOLUME]",
+		Aliases: []string{"transfer"},
 		Short:   "Hand a volume over to another node",
-		Long: `Hand the leadership of a volume, and with it its address, to another node: requests in flight are finished, then the successor takes over at
-once, without waiting for a timeout. Clients notice a pause of milliseconds. Ask the node that leads.
+		Long: `Hand a volume, and with it its address, over to another node: requests in flight are finished, then the successor takes over at once, without waiting for a timeout. Clients
+notice a pause of milliseconds. The volume has to be named unless there is only one.
 
-Exit code: 0 when the successor leads, 1 otherwise.`,
-		Example: `  holdfast transfer --to b
-  holdfast move main --to b`,
-		Args: cobra.MaximumNArgs(1),
+Exit code: 0 when the other node serves it, 1 otherwise.`,
+		Example: `  holdfast move main --to b
+  holdfast move main            # to the node that is best`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: o.complete(volumeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c := api.NewClient(o.data)
-			volume, err := volumeArg(cmd, c, args)
+			volume, err := o.volumeArg(cmd, args)
 			if err != nil {
 				return err
 			}
-			res, err := c.Transfer(cmd.Context(), volume, to)
+			res, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (api.TransferResult, error) {
+				return c.Transfer(ctx, volume, to)
+			})
 			if err != nil {
-				var e *api.Error
-				if errors.As(err, &e) && e.Status == 400 {
-					return err
-				}
-				return withCode(ExitFailed, err)
+				return err
 			}
-			if o.json() {
-				return o.printJSON(res)
-			}
-			fmt.Fprintf(o.out, "volume %s: %s handed over to %s in %.0f ms\n", res.Volume, res.From, res.To, res.Seconds*1000)
-			return nil
+			return o.print(res, func() error {
+				o.sayf("volume %s: %s handed over to %s in %.0f ms", res.Volume, res.From, res.To, res.Seconds*1000)
+				return nil
+			})
 		},
 	}
-	cmd.Flags().StringVar(&to, "to", "", "`node` to hand over to (default: the most up-to-date one)")
+	cmd.Flags().StringVar(&to, "to", "", "`node` to hand over to (default: the best one that is able)")
+	o.completeFlag(cmd, "to", dataNodeNames)
 	return cmd
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 
@@ -11,40 +10,52 @@ import (
 	"holdfast/internal/node"
 )
 
-func newServe(o *options, version string) *cobra.Command {
-	var file, name string
+func newServe(o *options) *cobra.Command {
+	var file, listen string
 	var check bool
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run one node of a cluster",
-		Long: `Run one node of the cluster that a configuration file describes, until SIGTERM or SIGINT; then hand over what it leads and stop. The same
-file serves all nodes: --node says which one this is.
+		Short: "Run the node on this machine",
+		Long: `Run the node that ` + "`holdfast init`" + ` or ` + "`holdfast join`" + ` made, until SIGTERM or SIGINT; then hand over what it leads and stop. What is configured is in the cluster; a
+file may say what is this machine's own, such as the data folder and the level of the log. There need not be one.
 
-Exit code: 0 after a signal, 1 when the node could not go on (its log says why), 2 when the configuration is wrong.`,
-		Example: `  holdfast serve --config /etc/holdfast.yaml
-  holdfast serve --config /etc/holdfast.yaml --node b
-  holdfast serve --config /etc/holdfast.yaml --check   # only look for mistakes`,
+Exit code: 0 after a signal, 1 when the node could not go on (its log says why), 2 when the file is wrong.`,
+		Example: `  holdfast serve
+  holdfast serve --data /srv/holdfast --listen :7430
+  holdfast serve --config /etc/holdfast/holdfast.yaml --check   # only look for mistakes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Load(file, name)
+			if o.node != "" || o.cert != "" {
+				return usagef("--node and --cert are for talking to a node; this runs one")
+			}
+			if file == "" {
+				file = o.localFile
+			}
+			local, err := config.LoadLocal(file)
 			if err != nil {
 				return withCode(ExitUsage, err)
 			}
+			if o.data != "" || os.Getenv("HOLDFAST_DATA") != "" {
+				local.Data = o.dataDir()
+			}
+			if listen != "" {
+				local.Listen = listen
+			}
 			if check {
-				fmt.Fprintf(o.out, "%s: no mistakes found; this is node %s\n", file, cfg.Node)
+				o.sayf("no mistakes found; the data folder is %s", local.Data)
 				return nil
 			}
-			return withCode(ExitFailed, node.Run(cmd.Context(), cfg, version, newLogger(cfg.Log)))
+			return node.Run(cmd.Context(), local, o.release, newLogger(local.Log))
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "/etc/holdfast.yaml", "configuration `file`")
-	cmd.Flags().StringVar(&name, "node", "", "`name` of this node, if the file does not say it")
-	cmd.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
+	cmd.Flags().StringVarP(&file, "config", "c", "", "the node's own configuration `file` (default: "+config.DefaultLocalPath+", if it is there)")
+	cmd.Flags().StringVar(&listen, "listen", "", "`host:port` of the node's one port, in place of the file's")
+	cmd.Flags().BoolVar(&check, "check", false, "check the file and exit")
 	return cmd
 }
 
 // newLogger makes the daemon's log on standard error. Under systemd the journal adds the time itself.
-func newLogger(c config.Log) *slog.Logger {
+func newLogger(c config.Logging) *slog.Logger {
 	var level slog.Level
 	// The configuration was validated: the level parses.
 	_ = level.UnmarshalText([]byte(c.Level))

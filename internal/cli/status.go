@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -17,158 +15,275 @@ func newStatus(o *options) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show nodes, roles, indexes, leases, clients and space",
-		Long: `Show what the local node knows: who leads which volume, how far each replica is, how long the lease still runs, which clients
-are there and how much room is left. Ask the leader's node for the replicas and the clients: only it knows them.
+		Short: "Is my data safe, who serves what, what needs me",
+		Long: `Show the whole cluster on one screen: first the verdict, then what to do, the volumes and the nodes. ` + "`holdfast volume show NAME`" + ` has more of a
+volume, its clients and its log for example.
 
-Exit code: 0 when the node answered, 1 when it did not.`,
+A volume is "safe" when every copy that is wanted is in sync; "reduced" when a copy is missing or catches up and yet another loss is survived; "at risk" when
+the next loss stops it or costs the newest data; "down" when nobody serves it.
+
+Exit code: 0 when all is well, 3 when something needs a person, 1 when no node answered.`,
 		Example: `  holdfast status
   holdfast status --watch
-  holdfast status -o json | jq '.volumes[].leader'`,
+  holdfast status -o json | jq '.volumes[].leader'
+  holdfast status >/dev/null || echo "look at the file server"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c := api.NewClient(o.data)
-			for {
-				s, err := c.Status(cmd.Context())
-				if err != nil {
-					return withCode(ExitFailed, err)
-				}
-				if o.json() {
-					err = o.printJSON(s)
-				} else {
-					err = printStatus(o, s)
-				}
-				if err != nil || !watch {
-					return err
-				}
-				if !pause(cmd.Context(), time.Second) {
-					return nil
-				}
-				fmt.Fprintln(o.out)
+			c, err := o.client()
+			if err != nil {
+				return err
 			}
+			defer c.Close()
+			if watch {
+				return watchStatus(cmd.Context(), o, c)
+			}
+			s, err := asking(cmd.Context(), o, "waiting for the node's answer", func(ctx context.Context) (api.Status, error) { return o.status(ctx, c) })
+			if err != nil {
+				return err
+			}
+			if err := o.print(s, func() error { return printStatus(o, s) }); err != nil {
+				return err
+			}
+			if judge(s).style != good {
+				return withCode(ExitAttention, errSilent)
+			}
+			return nil
 		},
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print again every second until interrupted")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every second until interrupted")
 	return cmd
 }
 
-// pause waits for d; false means that ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
+const watchInterval = time.Second
+
+// watchStatus shows the status until ctx ends. A node that does not answer for a while is what one watches for.
+func watchStatus(ctx context.Context, o *options, c *api.Client) error {
+	screen := !o.json() && isTerminal(o.out)
+	for {
+		s, err := o.status(ctx, c)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if screen {
+			fmt.Fprint(o.out, "\x1b[H\x1b[2J")
+		}
+		switch {
+		case err != nil && screen:
+			fmt.Fprintln(o.out, o.painter().paint(bad, err.Error()))
+		case err != nil:
+			fmt.Fprintln(o.errOut, "holdfast:", err)
+		default:
+			if err := o.print(s, func() error { return printStatus(o, s) }); err != nil {
+				return err
+			}
+		}
+		if !pause(ctx, watchInterval) {
+			return nil
+		}
+		if !screen && !o.json() {
+			fmt.Fprintln(o.out)
+		}
 	}
+}
+
+// judge sums a status up in a line.
+func judge(s api.Status) cell {
+	names := map[api.Safety][]string{}
+	for _, v := range s.Volumes {
+		safety := v.Safety
+		if !v.Serving && v.Leader == "" {
+			safety = api.SafetyDown
+		}
+		names[safety] = append(names[safety], v.Name)
+	}
+	var silent []string
+	for _, n := range s.Nodes {
+		if n.State == api.NodeSilent {
+			silent = append(silent, n.Name)
+		}
+	}
+	volumes := func(safety api.Safety) string {
+		if n := names[safety]; len(n) > 1 {
+			return "volumes " + list(n) + " are "
+		}
+		return "volume " + list(names[safety]) + " is "
+	}
+	switch {
+	case len(names[api.SafetyDown]) > 0:
+		return cell{"DOWN: " + volumes(api.SafetyDown) + "served by nobody." + silentText(silent), bad}
+	case len(names[api.SafetyNone]) > 0:
+		return cell{"AT RISK: " + volumes(api.SafetyNone) + "served, but the next loss stops it or costs the newest data." + silentText(silent), bad}
+	case len(names[api.SafetyReduced]) > 0:
+		return cell{"REDUCED: all volumes are served and survive another loss, but " + volumes(api.SafetyReduced) + "without a copy." + silentText(silent), warn}
+	case len(silent) > 0:
+		return cell{"ATTENTION: all volumes are safe and served." + silentText(silent), warn}
+	case len(s.Warnings) > 0:
+		return cell{"ATTENTION: all volumes are safe and served, but something needs you.", warn}
+	case len(s.Volumes) == 0:
+		return cell{"OK: there is no volume yet. Make one with `holdfast volume create`.", good}
+	}
+	return cell{"OK: all volumes are safe and served. Nothing needs you.", good}
+}
+
+func silentText(nodes []string) string {
+	switch len(nodes) {
+	case 0:
+		return ""
+	case 1:
+		return " Node " + nodes[0] + " does not answer."
+	}
+	return " Nodes " + list(nodes) + " do not answer."
 }
 
 func printStatus(o *options, s api.Status) error {
+	p := o.painter()
+	verdict := judge(s)
+	fmt.Fprintln(o.out, p.paint(verdict.style, verdict.text))
 	for _, w := range s.Warnings {
-		fmt.Fprintln(o.out, "WARNING:", w)
+		fmt.Fprintln(o.out, p.paint(warn, "  ! ")+w)
 	}
-	fmt.Fprintf(o.out, "node %s (id %d), up %s, %s of memory, holdfast %s\n", s.Node, s.ID, time.Since(s.Started).Round(time.Second), bytesText(s.RSSBytes), s.Version)
-	tw := tabwriter.NewWriter(o.out, 2, 8, 2, ' ', 0)
-	for _, n := range s.Nodes {
-		state := map[api.NodeState]string{
-			api.NodeSelf: "this node", api.NodeAnswers: "answers", api.NodeSilent: "DOES NOT ANSWER", api.NodeUnknown: "ask the leader",
-		}[n.State]
-		fmt.Fprintf(tw, "  %s\tid %d\t%s\t%s\n", n.Name, n.ID, n.Peer, state)
+	if s.Maintenance != "" {
+		fmt.Fprintln(o.out, p.paint(warn, "  maintenance: ")+s.Maintenance)
 	}
-	if err := tw.Flush(); err != nil {
-		return err
-	}
-	for _, v := range s.Volumes {
-		printVolume(o, tw, v)
-		// Each table has columns of its own: a client's long name does not move the others'.
-		for _, table := range []func(*tabwriter.Writer, api.VolumeStatus){printReplicas, printClients} {
-			if err := tw.Flush(); err != nil {
-				return err
-			}
-			table(tw, v)
+	if len(s.Volumes) > 0 {
+		fmt.Fprintln(o.out)
+		t := newTable("VOLUME", "STATE", "LED BY", "ADDRESS", "COPIES", "USED", "CLIENTS")
+		for _, v := range s.Volumes {
+			t.row(v.Name, safetyCell(v), leaderText(v), v.Address, copiesText(v), usedText(v), clientsText(v))
 		}
-		if err := tw.Flush(); err != nil {
+		if err := t.print(o.out, p); err != nil {
 			return err
 		}
 	}
-	return nil
+	fmt.Fprintln(o.out)
+	if err := printNodes(o, s); err != nil {
+		return err
+	}
+	leads := s.ClusterLeader
+	if leads == "" {
+		leads = p.paint(bad, "nobody: nothing can be configured until a majority of the nodes is back")
+	}
+	_, err := fmt.Fprintf(o.out, "\ncluster %s, version %d, configuration %d, led by %s; node %s answered, up %s, %s of memory\n",
+		s.Cluster, s.ClusterVersion, s.Revision, leads, s.Node, spanText(time.Since(s.Started)), bytesText(s.RSSBytes))
+	return err
 }
 
-func printVolume(o *options, tw *tabwriter.Writer, v api.VolumeStatus) {
-	leader := v.Leader
-	if leader == "" {
-		leader = "nobody"
+func safetyCell(v api.VolumeStatus) cell {
+	switch {
+	case v.OneCopy:
+		return cell{"one copy", bad}
+	case v.Safety == api.SafetyFull && !v.Serving && v.Role == "leader":
+		return cell{"taking over", warn}
+	case v.Space.Full:
+		return cell{string(v.Safety) + ", full", bad}
+	case v.Safety == api.SafetyFull:
+		return cell{string(v.Safety), good}
+	case v.Safety == api.SafetyReduced:
+		return cell{string(v.Safety), warn}
 	}
-	fmt.Fprintf(o.out, "\nvolume %s: led by %s, term %d; this node is %s\n", v.Name, leader, v.Term, v.Role)
-	serving := "no"
-	if v.Serving {
-		serving = fmt.Sprintf("yes, lease runs %d ms more", v.LeaseMS)
-	}
-	fmt.Fprintf(tw, "  serving here\t%s\n", serving)
-	fmt.Fprintf(tw, "  address\t%s\n", v.Address)
-	fmt.Fprintf(tw, "  exports\t%s\n", strings.Join(v.Exports, ", "))
-	fmt.Fprintf(tw, "  log\tentries %d to %d, committed %d, applied %d; %d segments, %s; last sync %d us\n",
-		v.First, v.Last, v.Commit, v.Applied, v.Log.Segments, bytesText(v.Log.Bytes), v.Log.LastSyncUS)
-	full := ""
-	if v.Space.Full {
-		full = "; FULL: growth is refused until a replica has more room"
-	}
-	fmt.Fprintf(tw, "  space\t%s free of %s%s\n", bytesText(v.Space.FreeBytes), bytesText(v.Space.TotalBytes), full)
+	return cell{string(v.Safety), bad}
 }
 
-func printReplicas(tw *tabwriter.Writer, v api.VolumeStatus) {
-	if len(v.Replicas) > 0 {
-		fmt.Fprintln(tw, "  replica\tstate\thas\tbehind")
+func leaderText(v api.VolumeStatus) string {
+	if v.Leader == "" {
+		return "nobody"
 	}
+	return v.Leader
+}
+
+// copiesText says how many copies are in sync, and what the others do.
+func copiesText(v api.VolumeStatus) string {
+	if len(v.Replicas) == 0 {
+		return strings.Join(v.Members, " ")
+	}
+	insync, votes, notes := 0, "", []string{}
 	for _, r := range v.Replicas {
-		state := "in sync"
 		switch {
-		case r.Snapshot:
-			state = "receiving a snapshot"
-		case !r.Active:
-			state = "not answering"
-		case !r.InSync:
-			state = "catching up"
+		case r.Witness && r.Active:
+			votes = " and a witness"
+		case r.Witness:
+			notes = append(notes, "witness "+r.Node+" does not answer")
+		case r.InSync && r.Active:
+			insync++
+		default:
+			notes = append(notes, r.Node+" "+replicaState(r))
 		}
-		fmt.Fprintf(tw, "  %s\t%s\t%d\t%d\n", r.Node, state, r.Match, r.Lag)
 	}
+	text := fmt.Sprintf("%d of %d%s", insync, v.Copies, votes)
+	if len(notes) > 0 {
+		text += ": " + strings.Join(notes, ", ")
+	}
+	return text
 }
 
-func printClients(tw *tabwriter.Writer, v api.VolumeStatus) {
-	if len(v.Clients) > 0 {
-		fmt.Fprintln(tw, "  client\taddress\tsessions\topens\tlocks")
+// replicaState says what a copy does.
+func replicaState(r api.ReplicaStatus) string {
+	var text string
+	switch {
+	case !r.Active:
+		return "does not answer"
+	case r.Snapshot:
+		text = "receives a copy, " + bytesText(uint64(max(r.SentBytes, 0))) + " so far"
+	case r.Witness:
+		return "votes"
+	case r.InSync && !r.Learner:
+		return "in sync"
+	default:
+		text = fmt.Sprintf("catches up, %d behind", r.Lag)
 	}
-	for _, c := range v.Clients {
-		fmt.Fprintf(tw, "  %s\t%s\t%d\t%d\t%d\n", printable(c.Owner), c.Address, c.Sessions, c.Opens, c.Locks)
+	if r.Rate > 0 {
+		text += ", " + bytesText(uint64(r.Rate)) + "/s"
 	}
+	if r.Remaining > 0 {
+		text += ", " + spanText(time.Duration(r.Remaining*float64(time.Second))) + " left"
+	}
+	return text
 }
 
-// printable cuts a name that a client chose to what a terminal can show.
-func printable(s string) string {
-	const most = 40
-	clean := strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
+func usedText(v api.VolumeStatus) string {
+	if v.SizeBytes == 0 {
+		return bytesText(v.UsedBytes)
+	}
+	return bytesText(v.UsedBytes) + " of " + bytesText(v.SizeBytes)
+}
+
+func clientsText(v api.VolumeStatus) string {
+	if v.Leader == "" {
+		return "-"
+	}
+	return fmt.Sprint(len(v.Clients))
+}
+
+func printNodes(o *options, s api.Status) error {
+	leads := map[string][]string{}
+	for _, v := range s.Volumes {
+		leads[v.Leader] = append(leads[v.Leader], v.Name)
+	}
+	t := newTable("NODE", "ROLE", "STATE", "ADDRESS", "ZONE", "RELEASE", "LEADS")
+	for _, n := range s.Nodes {
+		t.row(n.Name, n.Role, nodeCell(n), n.Peer, n.Zone, n.Release, strings.Join(leads[n.Name], " "))
+	}
+	return t.print(o.out, o.painter())
+}
+
+func nodeCell(n api.NodeStatus) cell {
+	c := cell{"answers", good}
+	switch n.State {
+	case api.NodeSilent:
+		c = cell{"DOES NOT ANSWER", bad}
+	case api.NodeUnknown:
+		c = cell{"not asked yet", plain}
+	}
+	if n.Standby {
+		c.text += ", standby"
+	}
+	if n.Leaving {
+		c.text += ", being removed"
+	}
+	if n.Standby || n.Leaving {
+		if c.style == good {
+			c.style = warn
 		}
-		return r
-	}, s)
-	if r := []rune(clean); len(r) > most {
-		clean = string(r[:most-1]) + "…"
 	}
-	return clean
-}
-
-// bytesText writes a number of bytes for people.
-func bytesText(n uint64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, i := float64(n), -1
-	for v >= unit && i < len("KMGTPE")-1 {
-		v /= unit
-		i++
-	}
-	return fmt.Sprintf("%.1f %ciB", v, "KMGTPE"[i])
+	return c
 }
