@@ -55,8 +55,15 @@ func load(cfg Config) (CoreConfig, error) {
 	// The log's commit index is not always synced; what is applied is committed.
 	start.HardState = log.HardState()
 	start.HardState.Commit = max(start.HardState.Commit, start.Applied)
+	saved := meta.ConfIndex
 	if err := catchUpConf(log, meta, start.Applied, cfg.FullMembers); err != nil {
 		return start, err
+	}
+	if meta.ConfIndex > saved {
+		// From here on nobody knows that it was the log which said so, and the next checkpoint may let that go.
+		if err := cfg.Meta.Save(meta); err != nil {
+			return start, err
+		}
 	}
 	return start, redo(cfg)
 }

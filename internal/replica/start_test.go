@@ -1,6 +1,15 @@
 package replica
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"holdfast/internal/wal"
+)
 
 // A blank replica that dies between saving its Meta and its hard state has not entered the term that keeps it from voting twice: it must ask all others again.
 func TestReplicaThatDiedWhileEnteringIsBlank(t *testing.T) {
@@ -22,5 +31,45 @@ func TestReplicaThatDiedWhileEnteringIsBlank(t *testing.T) {
 	}
 	if st := r.core.Status(0); st.Role != RoleFollower || st.Term != 8 || !st.Recovering {
 		t.Errorf("with its hard state it starts as a %v in term %d, recovering %v", st.Role, st.Term, st.Recovering)
+	}
+}
+
+// A change of membership that is found in the log at a start must still be known when a checkpoint has let the log go. Found by package sim.
+func TestMembershipOutlivesItsEntry(t *testing.T) {
+	log, meta, sm := &memLog{}, &memMeta{}, newToySM()
+	cfg := Config{
+		ID: 2, Peers: []uint64{1}, Log: log, Meta: meta, StateMachine: sm, Transport: noTransport{}, Clock: bootClock{}, Fatal: func(error) {}, Logger: quiet,
+		RetainBytes: 1, RetainMaxBytes: 1,
+	}
+	cc := raftpb.ConfChangeV2{Changes: []raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddNode, NodeID: 2}}}
+	data, err := cc.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := []raftpb.Entry{{Index: 1, Term: 1}, {Index: 2, Term: 1, Type: raftpb.EntryConfChangeV2, Data: data}, {Index: 3, Term: 1, Data: make([]byte, 100)}}
+	err = errors.Join(meta.Save(&Meta{Conf: ConfState{Voters: cfg.Peers}}), log.Append(wal.Batch{Entries: entries, HardState: raftpb.HardState{Term: 1, Commit: 3}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sm.advance(1, nil)
+	sm.advance(2, nil)
+	sm.advance(3, entries[2].Data)
+	sm.durable = sm.state.clone()
+	m, err := NewManual(0, cfg, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := []AppendWork{{Entries: []raftpb.Entry{{Index: 4, Term: 1, Data: make([]byte, 100)}, {Index: 5, Term: 1, Data: make([]byte, 100)}}, Sync: true}}
+	if err := errors.Join(m.Append(more), m.Checkpoint(context.Background(), 1)); err != nil {
+		t.Fatal(err)
+	}
+	if log.FirstIndex() < 3 {
+		t.Fatalf("the log still begins at %d", log.FirstIndex())
+	}
+	if m, err = NewManual(0, cfg, 1); err != nil {
+		t.Fatal(err)
+	}
+	if conf, _ := m.Core.Conf(); !slices.Equal(conf.Voters, []uint64{1, 2}) {
+		t.Errorf("the voters are %v", conf.Voters)
 	}
 }
