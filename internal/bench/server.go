@@ -85,31 +85,18 @@ func startHoldfast(ctx context.Context, o Options, name string, nodes int) (_ *s
 	if err != nil {
 		return nil, err
 	}
-	c, err := demo.NewCluster(binary, dir, nodes)
+	c, err := demo.NewCluster(binary, dir, nodes, false)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	stop := func() error { return errors.Join(c.Close(), os.RemoveAll(dir)) }
-	for _, n := range c.Nodes {
-		if err := c.Start(n); err != nil {
-			return nil, errors.Join(err, stop())
-		}
+	note := func(format string, args ...any) {
+		fmt.Fprintf(o.Log, "bench: %s: "+format+"\n", append([]any{name}, args...)...)
 	}
-	for {
-		_, v, err := c.Leader(ctx)
-		if err != nil {
-			return nil, errors.Join(err, stop())
-		}
-		synced := 0
-		for _, r := range v.Replicas {
-			if r.InSync {
-				synced++
-			}
-		}
-		if synced == nodes {
-			return &server{name: name, pids: c.PIDs(), addr: c.Addr, mount: c.Addr, export: "/data", close: stop}, nil
-		}
+	if _, err := c.Form(ctx, note); err != nil {
+		return nil, errors.Join(err, stop())
 	}
+	return &server{name: name, pids: c.PIDs(), addr: c.Addr, mount: c.Addr, export: demo.Export, close: stop}, nil
 }
 
 // startYardstick runs Ganesha in a network namespace of its own, as it wants well-known ports.

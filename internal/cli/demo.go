@@ -15,25 +15,27 @@ import (
 )
 
 func newDemo(o *options) *cobra.Command {
-	var keep bool
+	var keep, witness bool
 	opts := demo.Options{}
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run a whole cluster on this machine and kill its leader",
-		Long: `Start three nodes as processes of this machine (no root needed, ports above 1024), run a workload on them through real NFSv4.1
+		Long: `Form a cluster of three nodes, processes of this machine (no root needed, ports above 1024), with the same commands as on three machines. Run a workload on them through real NFSv4.1
 connections (appended records with checksums, counters under a lock, held locks, exclusive creates), kill the leader with SIGKILL in the
 middle, restart it, hand over once as planned, and at the end read back every acknowledged byte, prove that every lock was held throughout, and compare the
 replicas.
 
 Exit code: 0 when nothing was lost, 1 otherwise.`,
 		Example: `  holdfast demo
+  holdfast demo --witness     # two data nodes and a witness, which holds no data
   holdfast demo --keep        # leaves the cluster running and prints how to mount it
   holdfast demo -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withCode(ExitFailed, runDemo(cmd.Context(), o, opts, keep))
+			return withCode(ExitFailed, runDemo(cmd.Context(), o, opts, witness, keep))
 		},
 	}
+	cmd.Flags().BoolVar(&witness, "witness", false, "two data nodes and a witness in place of three data nodes")
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the cluster running until interrupted")
 	cmd.Flags().DurationVar(&opts.Calm, "calm", 4*time.Second, "how long the workload runs before and after each failover")
 	cmd.Flags().IntVar(&opts.Kills, "kills", 1, "how often the leader is killed")
@@ -45,7 +47,7 @@ Exit code: 0 when nothing was lost, 1 otherwise.`,
 // errDemoFailed says that the demo found a loss; the details are printed before.
 var errDemoFailed = errors.New("something was lost or failed: this must not happen, please report it with the logs of the nodes")
 
-func runDemo(ctx context.Context, o *options, opts demo.Options, keep bool) error {
+func runDemo(ctx context.Context, o *options, opts demo.Options, witness, keep bool) error {
 	binary, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -54,7 +56,11 @@ func runDemo(ctx context.Context, o *options, opts demo.Options, keep bool) erro
 	if err != nil {
 		return fmt.Errorf("make a folder for the demo: %w", err)
 	}
-	c, err := demo.NewCluster(binary, dir, 3)
+	data := 3
+	if witness {
+		data = 2
+	}
+	c, err := demo.NewCluster(binary, dir, data, witness)
 	if err != nil {
 		return err
 	}
@@ -97,7 +103,7 @@ func printDemo(o *options, res demo.Result) {
 func printMount(o *options, c *demo.Cluster, dir string) {
 	// What a person must see even where stdout carries JSON for a program.
 	out := o.errOut
-	fmt.Fprintf(out, "\nThe cluster keeps running until you press Ctrl-C. As root, mount it with:\n\n  mount -t nfs -o vers=4.2,port=%s 127.0.0.1:/data /mnt\n\n", c.Port())
+	fmt.Fprintf(out, "\nThe cluster keeps running until you press Ctrl-C. As root, mount it with:\n\n  mount -t nfs -o vers=4.2,port=%s 127.0.0.1:%s /mnt\n\n", c.Port(), demo.Export)
 	for _, n := range c.Nodes {
 		fmt.Fprintf(out, "  holdfast status --data %s\n", n.Dir)
 	}

@@ -17,63 +17,50 @@ import (
 	"holdfast/internal/api"
 )
 
-// volumeName is the name of the one volume that the cluster serves.
-const volumeName = "demo"
-
 // Node is one process of the demo's cluster.
 type Node struct {
-	Name   string
-	Dir    string
-	Config string
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when cmd has ended
+	Name    string
+	Dir     string // its data folder
+	Config  string // its own file
+	Peer    string // host:port that the other nodes reach it at
+	Witness bool
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when cmd has ended
 }
 
-// Cluster is three nodes on this machine that serve NFS on one loopback address.
+// Cluster is some nodes on this machine that serve NFS on one loopback address.
 type Cluster struct {
 	Addr   string // where NFS is served, host:port
 	Nodes  []*Node
 	binary string
 }
 
-// NewCluster writes the configuration of n nodes below dir. Nothing runs yet.
-func NewCluster(binary, dir string, n int) (*Cluster, error) {
+// NewCluster prepares data nodes, and with witness a node more that holds no data, whose folders are below dir. There is no cluster before Form.
+func NewCluster(binary, dir string, data int, witness bool) (*Cluster, error) {
+	n := data
+	if witness {
+		n++
+	}
 	ports, err := freePorts(n + 1)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Addr: fmt.Sprintf("127.0.0.1:%d", ports[n]), binary: binary}
-	nodes := ""
-	for i := range n {
-		nodes += fmt.Sprintf("  - {name: %s, peer: \"127.0.0.1:%d\"}\n", nodeName(i), ports[i])
-	}
+	c := &Cluster{Addr: loopback(ports[n]), binary: binary}
 	for i := range n {
 		name := nodeName(i)
-		node := &Node{Name: name, Dir: filepath.Join(dir, name), Config: filepath.Join(dir, name+".yaml")}
-		if err := os.MkdirAll(node.Dir, 0o700); err != nil {
-			return nil, fmt.Errorf("make the data folder of node %s: %w", name, err)
+		node := &Node{
+			Name: name, Dir: filepath.Join(dir, name), Config: filepath.Join(dir, name+".yaml"), Peer: loopback(ports[i]), Witness: i >= data,
 		}
-		text := fmt.Sprintf(`node: %s
-data: %s
-nodes:
-%svolumes:
-  - name: %s
-    id: 1
-    address: {kind: listen}
-    listen: %s
-    exports:
-      - path: /data
-        mode: "1777"
-        clients:
-          - {match: 127.0.0.0/8, options: [rw, no_root_squash]}
-`, name, node.Dir, nodes, volumeName, c.Addr)
+		text := fmt.Sprintf("data: %s\nlisten: %s\n", node.Dir, node.Peer)
 		if err := os.WriteFile(node.Config, []byte(text), 0o600); err != nil {
-			return nil, fmt.Errorf("write the configuration of node %s: %w", name, err)
+			return nil, fmt.Errorf("write the file of node %s: %w", name, err)
 		}
 		c.Nodes = append(c.Nodes, node)
 	}
 	return c, nil
 }
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 func nodeName(i int) string { return string(rune('a' + i)) }
 
@@ -93,7 +80,7 @@ func freePorts(n int) ([]int, error) {
 			return ports, nil
 		}
 		port := minPort + rand.IntN(maxPort-minPort)
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		ln, err := net.Listen("tcp", loopback(port))
 		if err != nil {
 			last = err
 			continue
@@ -112,7 +99,7 @@ func (c *Cluster) Start(n *Node) error {
 	}
 	defer logFile.Close()
 	cmd := exec.Command(c.binary, "serve", "--config", n.Config)
-	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.Stdout, cmd.Stderr, cmd.Env = logFile, logFile, environment()
 	// A demo that is itself killed leaves no nodes behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -167,10 +154,8 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, api.VolumeStatus, error) {
 			if n.cmd == nil {
 				continue
 			}
-			select {
-			case <-n.exited:
-				return nil, api.VolumeStatus{}, fmt.Errorf("node %s ended by itself; its log %s.log says why:\n%s", n.Name, n.Dir, tail(n.Dir+".log"))
-			default:
+			if err := n.alive(); err != nil {
+				return nil, api.VolumeStatus{}, err
 			}
 			s, err := api.NewClient(n.Dir).Status(ctx, true)
 			if err == nil && len(s.Volumes) == 1 && s.Volumes[0].Serving {
@@ -180,6 +165,16 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, api.VolumeStatus, error) {
 		if !pause(ctx, 10*time.Millisecond) {
 			return nil, api.VolumeStatus{}, fmt.Errorf("wait for a leader: %w", context.Cause(ctx))
 		}
+	}
+}
+
+// alive returns an error if a node that was started has ended, with what it said.
+func (n *Node) alive() error {
+	select {
+	case <-n.exited:
+		return fmt.Errorf("node %s ended by itself; its log %s.log says why:\n%s", n.Name, n.Dir, tail(n.Dir+".log"))
+	default:
+		return nil
 	}
 }
 

@@ -67,7 +67,7 @@ type Observer interface {
 	Live(leader string, l loadgen.Live)
 }
 
-// Run starts the cluster and the workload, does the failovers, and verifies. The cluster still runs when it returns. A run that could not be brought to its end
+// Run forms the cluster, starts the workload, does the failovers, and verifies. The cluster still runs when it returns. A run that could not be brought to its end
 // counts as an error in the result, too: whoever looks at the result alone must not take it for a good one.
 func Run(ctx context.Context, c *Cluster, o Options, obs Observer) (Result, error) {
 	var res Result
@@ -80,18 +80,13 @@ func Run(ctx context.Context, c *Cluster, o Options, obs Observer) (Result, erro
 }
 
 func run(ctx context.Context, c *Cluster, o Options, obs Observer, res *Result) error {
-	for _, n := range c.Nodes {
-		if err := c.Start(n); err != nil {
-			return err
-		}
-	}
-	leader, err := c.awaitLeader(ctx, startTimeout)
+	leader, err := c.Form(ctx, obs.Note)
 	if err != nil {
 		return err
 	}
-	obs.Note("three nodes are up; node %s leads and serves NFS on %s", leader.Name, c.Addr)
+	obs.Note("all copies are in sync; node %s leads and serves NFS on %s", leader.Name, c.Addr)
 	w, err := loadgen.StartWorkload(ctx, loadgen.WorkloadConfig{
-		Mount:   loadgen.MountWith(nfsclient.Config{Address: c.Addr, Export: "/data"}),
+		Mount:   loadgen.MountWith(nfsclient.Config{Address: c.Addr, Export: Export}),
 		Writers: o.Writers,
 	})
 	if err != nil {
@@ -174,7 +169,8 @@ func kill(ctx context.Context, c *Cluster, o Options, w *loadgen.Workload, obs O
 		return f, err
 	}
 	obs.Note("node %s is started again and catches up", old.Name)
-	return f, c.awaitInSync(ctx)
+	_, err = c.awaitInSync(ctx, eventTimeout)
+	return f, err
 }
 
 // transfer hands the leadership over.
@@ -227,14 +223,14 @@ func (c *Cluster) awaitLeader(ctx context.Context, limit time.Duration) (*Node, 
 	return n, err
 }
 
-// awaitInSync waits until the leader sees all replicas in sync.
-func (c *Cluster) awaitInSync(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, eventTimeout, errors.New("a restarted node did not catch up within "+eventTimeout.String()))
+// awaitInSync waits until the leader sees all copies and the witness in sync, and returns the leader.
+func (c *Cluster) awaitInSync(ctx context.Context, limit time.Duration) (*Node, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the nodes were not in sync within "+limit.String()))
 	defer cancel()
 	for {
-		_, v, err := c.Leader(ctx)
+		n, v, err := c.Leader(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		synced := 0
 		for _, r := range v.Replicas {
@@ -243,10 +239,10 @@ func (c *Cluster) awaitInSync(ctx context.Context) error {
 			}
 		}
 		if synced == len(c.Nodes) {
-			return nil
+			return n, nil
 		}
 		if !pause(ctx, 20*time.Millisecond) {
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 }
