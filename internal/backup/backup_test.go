@@ -30,7 +30,7 @@ type pacing struct {
 }
 
 func (p pacing) Write(b []byte) (int, error) {
-	p.pace(60)
+	p.pace(25)
 	return p.w.Write(b)
 }
 
@@ -176,12 +176,12 @@ func TestSlowTaker(t *testing.T) {
 	m := newMember(t, store.NewMem(), 5)
 	m.advance(600)
 	// More than 256 KiB of files, so that some is taken while objects are read.
-	slow := &slowTaker{m: m, n: 150}
+	slow := &slowTaker{m: m, n: 60}
 	s, err := Write(t.Context(), m.v, slow, Options{SpoolDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Index < 900 {
+	if s.Index < 700 {
 		t.Errorf("the backup at %d was hardly overtaken", s.Index)
 	}
 	if s.Bytes != int64(slow.taken.Len()) {
@@ -193,7 +193,7 @@ func TestSlowTaker(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("spools are left: %v, %v", left, err)
 	}
-	if _, err := Write(t.Context(), m.v, &slowTaker{m: m, n: 150}, Options{SpoolDir: dir, SpoolBytes: 1}); !errors.Is(err, ErrTooSlow) {
+	if _, err := Write(t.Context(), m.v, &slowTaker{m: m, n: 500}, Options{SpoolDir: dir, SpoolBytes: 1}); !errors.Is(err, ErrTooSlow) {
 		t.Errorf("a spool that is too small: %v", err)
 	}
 	if _, err := Write(t.Context(), m.v, io.Discard, Options{SpoolDir: dir}); err != nil {

@@ -11,6 +11,8 @@
 //   - From then on apply reports every change that it made of an object behind the cursor (and of one younger than the backup), after it made it. The changes go to a spool, and
 //     from there to the stream, between any two pieces of what is read, never between the reading of a piece and its writing. So a change that a piece may have missed, or shows
 //     half, follows it in the stream. Changes ahead of the cursor are not reported: they will be read.
+//   - An object begins in the stream by being emptied, which undoes what the stream had of changes since the cursor passed it. So it is read up to the size that it has, between two
+//     entries, when its turn comes, which covers them.
 //   - When the cursor is through, between two entries, the reporting ends and the metadata is captured. That entry's index is the backup's. What is left in the
 //     spool follows, then the metadata, which is exact as it is.
 //

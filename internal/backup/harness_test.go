@@ -65,7 +65,7 @@ func (p *script) operate(tx *volume.Tx, rnd *rand.Rand) {
 	case kind == 5:
 		tx.Deallocate(n, off, 10_000)
 	default:
-		tx.Write(nil, n, off+uint64(rnd.IntN(9000)), bytes.Repeat([]byte{byte(rnd.Uint32())}, 1+rnd.IntN(30_000)))
+		tx.Write(nil, n, off+uint64(rnd.IntN(9000)), bytes.Repeat([]byte{byte(rnd.Uint32())}, 1+rnd.IntN(12_000)))
 	}
 }
 

@@ -2,12 +2,14 @@ package nfs4
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/buildbarn/go-xdr/pkg/protocols/nfsv4"
 
 	"holdfast/internal/nfs4/state"
 	"holdfast/internal/rpc"
+	"holdfast/internal/store"
 	"holdfast/internal/volume"
 	"holdfast/internal/xdr"
 )
@@ -182,6 +184,57 @@ func TestGraceEndsInTime(t *testing.T) {
 	other.want(volume.ErrStale, putfh(lost), getattr())
 	other.want(volume.ErrStale, putfh(late), getattr())
 	again.want(errNoGrace, putfh(kept), reclaimOpen("another"))
+}
+
+// TestReclaimAfterCopy goes all the way: the state is copied, restored elsewhere, and the clients find their files by the handles that they have.
+func TestReclaimAfterCopy(t *testing.T) {
+	s := newServer(t)
+	c := s.newClient("a")
+	fh := c.create("f", "content")
+	sid := openOf(c.ok(putfh(c.data()), open("o", "f", 3, 0, noCreate()))[1]).Stateid
+	c.ok(putfh(fh), lock(nfsv4.WRITE_LT, 0, 10, sid, "l"))
+
+	cp, err := s.v.BeginCopy(0, func(*volume.Piece) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := store.NewMem()
+	out, err := volume.NewRestorer(mem)
+	if err == nil {
+		err = cp.Objects(t.Context(), out.Put)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := cp.Finish()
+	if err == nil {
+		err = cp.Metadata(t.Context(), out.Put)
+	}
+	if err = errors.Join(err, cp.Close(), out.EndPart(index)); err != nil {
+		t.Fatal(err)
+	}
+	c.ok(putfh(c.data()), remove("f")) // of this the backup knows nothing
+
+	s.store, s.p = mem, New(Config{Volume: testVolume, Name: "test"})
+	if s.v, err = out.Finish(volume.Config{ID: testVolume, Name: "test", Programs: []volume.Program{s.p}}, s.now, 5); err != nil {
+		t.Fatal(err)
+	}
+	if st := status(c.do(putrootfh()).Status); st != errBadSession {
+		t.Fatalf("old session: status %d, want NFS4ERR_BADSESSION", st)
+	}
+	again, other := s.reclaimer("a"), s.reclaimer("b")
+	other.ok(&nfsv4.NfsArgop4_OP_RECLAIM_COMPLETE{})
+	other.want(state.ErrGrace, putfh(other.data()), open("o", "f", 1, 0, noCreate()))
+	sid = openOf(again.ok(putfh(fh), reclaimOpen("o"))[1]).Stateid
+	l := lock(nfsv4.WRITE_LT, 0, 10, sid, "l").(*nfsv4.NfsArgop4_OP_LOCK)
+	l.Oplock.Reclaim = true
+	again.ok(putfh(fh), l)
+	if data, _ := dataOf(again.ok(putfh(fh), read(sid, 0, 100))[1]); data != "content" {
+		t.Errorf("read %q", data)
+	}
+	again.ok(&nfsv4.NfsArgop4_OP_RECLAIM_COMPLETE{})
+	sid = openOf(other.ok(putfh(other.data()), open("o", "f", 3, 0, noCreate()))[1]).Stateid
+	other.want(errDenied, putfh(fh), lock(nfsv4.WRITE_LT, 5, 1, sid, "l"))
 }
 
 // After a restore from a backup clients start over and reclaim their opens; others wait until that is done.
