@@ -9,5 +9,5 @@
 // one that was meant. Values that are in no file (Validate, CheckAgainst) have keys only; Locate adds the lines if there is a file after all.
 //
 // decode.go turns a syntax tree into structs and remembers where each value came from; check.go, check_exports.go and spec_check.go check what
-// the values mean, and blame the line that they came from. The files static*.go are Config, one file for all of it, which Spec and Local replace.
+// the values mean, and blame the line that they came from.
 package config

@@ -123,9 +123,12 @@ func (d *decoder) local(l *Local) {
 	if d.usable("health") && !d.bad["listen"] && portOf(l.Health) == portOf(l.Listen) {
 		d.failAt("health", "port %s is the node's own, of %s; use another", portOf(l.Health), d.where("listen"))
 	}
-	d.messages(l.Log.Format, l.Log.Level)
+	d.oneOf("log.format", l.Log.Format, "text", "json")
+	d.oneOf("log.level", l.Log.Level, "debug", "info", "warn", "error")
 	d.limits(&l.Limits)
-	d.segment("log_segment", l.LogSegment)
+	if d.usable("log_segment") && l.LogSegment < minSegmentBytes {
+		d.failAt("log_segment", "a segment has at least %v", Size(minSegmentBytes))
+	}
 }
 
 // bind checks an address to listen at, whose host may be empty.
@@ -149,23 +152,11 @@ func portOf(s string) string {
 	return port
 }
 
-func (d *decoder) messages(format, level string) {
-	d.oneOf("log.format", format, "text", "json")
-	d.oneOf("log.level", level, "debug", "info", "warn", "error")
-}
-
 func (d *decoder) limits(l *Limits) {
 	if d.usable("limits.connections") && l.Connections < 1 {
 		d.failAt("limits.connections", "at least one client must be able to connect")
 	}
 	if d.usable("limits.inflight_bytes") && l.InflightBytes < minInflight {
 		d.failAt("limits.inflight_bytes", "at least %v are needed", Size(minInflight))
-	}
-}
-
-// segment checks the size of the replicated log's segments.
-func (d *decoder) segment(key string, size Size) {
-	if d.usable(key) && size < minSegmentBytes {
-		d.failAt(key, "a segment has at least %v", Size(minSegmentBytes))
 	}
 }
