@@ -70,11 +70,7 @@ func TestChaos(t *testing.T) {
 	length, seed := chaosLength(t), chaosSeed(t)
 	l := newLab(t)
 	t.Logf("LAB_SEED=%d LAB_CHAOS=%v", seed, length)
-	c, err := l.StartClusterOnDisks(t.Context(), 3, os.Getenv("LAB_HOLDFAST"), chaosDisk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	showLogs(t, c)
+	c := formCluster(t, l, ClusterOptions{Roles: DataNodes(3), DiskBytes: chaosDisk})
 	guests := bootGuests(t, l, 2)
 	x := &chaos{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), c: c, done: make(map[string]int)}
 	x.loads = startChaosLoads(t, c, guests, seed)

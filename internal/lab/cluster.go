@@ -4,134 +4,127 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
-	"syscall"
-	"text/template"
 	"time"
 
 	"holdfast/internal/api"
+	"holdfast/internal/cluster"
 )
 
 const (
 	clusterVolume  = "main"
 	clusterAddr    = "10.94.0.100"
 	clusterNFSPort = 2049
-	peerPort       = 7400
+	// firstNodeAddr is the last byte of node a's address; the others follow.
+	firstNodeAddr = 11
+	nodePort      = 7420
+	healthPort    = 7421
 	// statusTimeout bounds a question to a node that may be stopped.
 	statusTimeout = 500 * time.Millisecond
 	// pollEvery is how often nodes are asked while the harness waits for a state that nobody announces.
 	pollEvery = 10 * time.Millisecond
+	// formTimeout bounds the forming of a cluster.
+	formTimeout = time.Minute
 )
+
+// ClusterOptions say what cluster to form.
+type ClusterOptions struct {
+	// Binary is Holdfast; it is built if this is empty.
+	Binary string
+	// Roles of the nodes, the first of which is a data node: see DataNodes.
+	Roles []cluster.Role
+	// Copies of the volume that are wanted; 3 unless given.
+	Copies int
+	// DiskBytes gives each node a file system of that size; 0: the lab's folder.
+	DiskBytes int64
+	// Volume are further flags of `holdfast volume create`.
+	Volume []string
+}
+
+// DataNodes are the roles of so many data nodes.
+func DataNodes(count int) []cluster.Role {
+	return slices.Repeat([]cluster.Role{cluster.RoleData}, count)
+}
+
+// TwoPlusWitness are the roles of the smallest cluster that survives the loss of any node.
+func TwoPlusWitness() []cluster.Role { return append(DataNodes(2), cluster.RoleWitness) }
 
 // Cluster is a number of Holdfast nodes, each in a namespace of its own, that serve one volume on one address.
 type Cluster struct {
+	// Nodes are those that belong to the cluster.
 	Nodes []*Node
 
-	lab    *Lab
-	binary string
+	lab     *Lab
+	options ClusterOptions
+	made    int // nodes so far, those that are gone included
 }
 
-// Node is one Holdfast process, its configuration and its data.
-type Node struct {
-	Name string // also the name of its port at the bridge
-	Addr string
-	Data string // folder
-	// Disk is the file system of Data if that has one of its own.
-	Disk *Disk
-	// Process is the current one; it changes with every start.
-	Process *Process
-
-	cluster *Cluster
-	netns   string
-	config  string // file
-	api     *api.Client
-}
-
-// configTemplate is the configuration of a node, see internal/config.
-var configTemplate = template.Must(template.New("config").Parse(`node: {{.Node.Name}}
-data: {{.Node.Data}}
-cluster: {name: lab}
-nodes:
-{{- range .Nodes}}
-  - {name: {{.Name}}, peer: "{{.Addr}}:{{$.PeerPort}}"}
-{{- end}}
-volumes:
-  - name: {{.Volume}}
-    address: {kind: ip, ip: {{.VolumeAddr}}/24, device: eth0}
-    listen: 0.0.0.0:{{.NFSPort}}
-    reserve: 64MiB
-    exports:
-      - path: /data
-        mode: "0777"
-        clients:
-          - {match: 10.94.0.0/24, options: [rw, no_root_squash]}
-log: {format: text, level: info}
-`))
-
-// StartCluster builds Holdfast, or takes the binary that is given, starts that many nodes and waits until they serve.
+// StartCluster forms a cluster of so many data nodes with one volume and waits until all are in sync. Holdfast is built unless a binary is given.
 func (l *Lab) StartCluster(ctx context.Context, nodes int, binary string) (*Cluster, error) {
-	return l.StartClusterOnDisks(ctx, nodes, binary, 0)
+	return l.FormCluster(ctx, ClusterOptions{Binary: binary, Roles: DataNodes(nodes)})
 }
 
-// StartClusterOnDisks is StartCluster with a file system of that many bytes for each node; 0 makes none.
-func (l *Lab) StartClusterOnDisks(ctx context.Context, nodes int, binary string, diskBytes int64) (*Cluster, error) {
-	var err error
-	if binary == "" {
-		if binary, err = build(ctx, l.Dir, "holdfast/cmd/holdfast", "holdfast"); err != nil {
+// FormCluster forms a cluster with one volume, as an administrator does, and waits until all nodes are in sync.
+func (l *Lab) FormCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, formTimeout)
+	defer cancel()
+	c, err := l.FormNodes(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.CreateVolume(ctx); err != nil {
+		return nil, err
+	}
+	leader, err := c.AwaitHealthy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c, l.awaitPort(ctx, leader.Process, fmt.Sprintf("%s:%d", clusterAddr, clusterNFSPort))
+}
+
+// FormNodes forms a cluster without a volume.
+func (l *Lab) FormNodes(ctx context.Context, o ClusterOptions) (*Cluster, error) {
+	if o.Copies == 0 {
+		o.Copies = 3
+	}
+	if o.Binary == "" {
+		var err error
+		if o.Binary, err = build(ctx, l.Dir, "holdfast/cmd/holdfast", "holdfast"); err != nil {
 			return nil, err
 		}
 	}
-	c := &Cluster{lab: l, binary: binary}
-	for i := range nodes {
-		n := &Node{Name: string(rune('a' + i)), Addr: fmt.Sprintf("10.94.0.%d", 11+i), cluster: c}
-		n.Data = filepath.Join(l.Dir, "node-"+n.Name)
-		n.config = filepath.Join(l.Dir, "node-"+n.Name+".yaml")
-		n.api = api.NewClient(n.Data)
-		if n.netns, err = l.Net.AddNode(n.Name, n.Addr); err != nil {
-			return nil, err
-		}
-		if diskBytes > 0 {
-			if n.Disk, err = l.AddDisk("node-"+n.Name, diskBytes); err != nil {
-				return nil, err
-			}
-		} else if err := os.MkdirAll(n.Data, 0o755); err != nil {
-			return nil, err
-		}
-		c.Nodes = append(c.Nodes, n)
+	c := &Cluster{lab: l, options: o}
+	first, err := c.AddMachine()
+	if err != nil {
+		return nil, err
 	}
-	for _, n := range c.Nodes {
-		config, err := c.nodeConfig(n)
+	if err := c.init(ctx, first); err != nil {
+		return nil, err
+	}
+	for _, role := range o.Roles[1:] {
+		n, err := c.AddMachine()
 		if err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(n.config, config, 0o644); err != nil {
+		if err := c.Join(ctx, n, role); err != nil {
 			return nil, err
 		}
-		if err := n.Start(); err != nil {
-			return nil, err
-		}
-		l.onClose(func() error { return n.Process.Kill() })
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	if _, err := c.AwaitHealthy(ctx); err != nil {
-		return nil, err
-	}
-	return c, l.awaitPort(ctx, c.Nodes[0].Process, fmt.Sprintf("%s:%d", clusterAddr, clusterNFSPort))
+	return c, nil
 }
 
-// nodeConfig renders a node's configuration file.
-func (c *Cluster) nodeConfig(n *Node) ([]byte, error) {
-	var out bytes.Buffer
-	err := configTemplate.Execute(&out, map[string]any{
-		"Node": n, "Nodes": c.Nodes, "PeerPort": peerPort, "Volume": clusterVolume, "VolumeAddr": clusterAddr, "NFSPort": clusterNFSPort,
-	})
-	return out.Bytes(), err
+// CreateVolume makes the volume and its export.
+func (c *Cluster) CreateVolume(ctx context.Context) error {
+	args := []string{"volume", "create", clusterVolume, "--address", clusterAddr + "/24", "--device", "eth0", "--reserve", "64MiB", "--copies", fmt.Sprint(c.options.Copies)}
+	if _, err := c.Nodes[0].Holdfast(ctx, append(args, c.options.Volume...)...); err != nil {
+		return err
+	}
+	_, err := c.Nodes[0].Holdfast(ctx, "export", "add", clusterVolume, c.Export().Path, "--mode", "0777", "--client", "10.94.0.0/24:rw,no_root_squash")
+	return err
 }
 
 // Export implements Server.
@@ -139,30 +132,14 @@ func (c *Cluster) Export() Export {
 	return Export{Addr: clusterAddr, Path: "/data", Port: clusterNFSPort, MountPort: clusterNFSPort}
 }
 
-// Start runs the node's process, for the first time or again. Its log is appended to.
-func (n *Node) Start() (err error) {
-	n.Process, err = startProcess(n.cluster.lab.spawn, n.netns, "node "+n.Name,
-		filepath.Join(n.cluster.lab.Dir, "node-"+n.Name+".log"), n.cluster.binary, "serve", "--config", n.config)
-	return err
-}
-
-// Log returns the last lines of the node's log.
-func (n *Node) Log(lines int) string { return n.Process.tail(lines) }
-
-// volume asks the node for its view of the volume.
-func (n *Node) volume(ctx context.Context) (api.VolumeStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	s, err := n.api.Status(ctx, true)
-	if err != nil {
-		return api.VolumeStatus{}, err
-	}
-	for _, v := range s.Volumes {
-		if v.Name == clusterVolume {
-			return v, nil
+// Node returns the member of that name.
+func (c *Cluster) Node(name string) *Node {
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n
 		}
 	}
-	return api.VolumeStatus{}, fmt.Errorf("node %s has no volume %s", n.Name, clusterVolume)
+	return nil
 }
 
 // volumes asks all nodes at once; a node that does not answer has an error.
@@ -171,7 +148,7 @@ func (c *Cluster) volumes(ctx context.Context) ([]api.VolumeStatus, []error) {
 	errs := make([]error, len(c.Nodes))
 	var wg sync.WaitGroup
 	for i, n := range c.Nodes {
-		wg.Go(func() { all[i], errs[i] = n.volume(ctx) })
+		wg.Go(func() { all[i], errs[i] = n.volume(ctx, clusterVolume) })
 	}
 	wg.Wait()
 	return all, errs
@@ -216,8 +193,21 @@ func (c *Cluster) AwaitLeader(ctx context.Context, not *Node) (*Node, error) {
 	})
 }
 
-// AwaitHealthy waits until one node serves and all others are in sync with it, and returns the leader.
+// AwaitStatus waits until the volume's leader says of itself what is asked for, and returns it.
+func (c *Cluster) AwaitStatus(ctx context.Context, what string, met func(*api.VolumeStatus) bool) (*Node, error) {
+	return c.await(ctx, what, func(all []api.VolumeStatus, errs []error) *Node {
+		for i, n := range c.Nodes {
+			if errs[i] == nil && all[i].Serving && met(&all[i]) {
+				return n
+			}
+		}
+		return nil
+	})
+}
+
+// AwaitHealthy waits until one node serves, and all that should take part do and are in sync with it, and returns the leader.
 func (c *Cluster) AwaitHealthy(ctx context.Context) (*Node, error) {
+	want := c.members()
 	return c.await(ctx, "all nodes in sync", func(all []api.VolumeStatus, errs []error) *Node {
 		var leader *Node
 		for i, n := range c.Nodes {
@@ -231,17 +221,33 @@ func (c *Cluster) AwaitHealthy(ctx context.Context) (*Node, error) {
 				return nil // one of them does not know yet
 			}
 			leader = n
+			if len(all[i].Members) != want || len(all[i].Replicas) != want {
+				return nil
+			}
 			for _, r := range all[i].Replicas {
-				if !r.InSync {
+				if !r.InSync || r.Learner {
 					return nil
 				}
-			}
-			if len(c.Nodes) > 1 && len(all[i].Replicas) < len(c.Nodes)-1 {
-				return nil
 			}
 		}
 		return leader
 	})
+}
+
+// members is how many nodes should take part in the volume.
+func (c *Cluster) members() int {
+	data, witnesses := 0, 0
+	for _, n := range c.Nodes {
+		if n.Role == cluster.RoleWitness {
+			witnesses++
+		} else {
+			data++
+		}
+	}
+	if data = min(data, c.options.Copies); data == 2 && witnesses > 0 {
+		return 3
+	}
+	return data
 }
 
 // Transfer hands the volume over to another node.
@@ -252,41 +258,17 @@ func (c *Cluster) Transfer(ctx context.Context, from, to *Node) error {
 
 // Check runs `holdfast check` on a node: it fails unless all replicas are equal.
 func (c *Cluster) Check(ctx context.Context, n *Node) error {
-	out, err := exec.CommandContext(ctx, c.binary, "--data", n.Data, "check", clusterVolume).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("holdfast check: %w\n%s", err, out)
-	}
-	return nil
+	_, err := n.Holdfast(ctx, "check", clusterVolume)
+	return err
 }
 
-// Loss is a way to lose a leader.
-type Loss string
-
-// The ways to lose a leader.
-const (
-	LossKill     Loss = "SIGKILL"   // its process dies
-	LossStop     Loss = "SIGSTOP"   // it hangs
-	LossLink     Loss = "link down" // it is cut off
-	LossTransfer Loss = "transfer"  // it hands over
-)
-
-// Lose makes the cluster lose this leader, and returns what undoes that.
-func (c *Cluster) Lose(ctx context.Context, leader *Node, how Loss) (heal func() error, err error) {
-	switch how {
-	case LossKill:
-		return leader.Start, leader.Process.Kill()
-	case LossStop:
-		p := leader.Process
-		return func() error { return p.Signal(syscall.SIGCONT) }, p.Signal(syscall.SIGSTOP)
-	case LossLink:
-		return func() error { return c.lab.Net.LinkUp(leader.Name) }, c.lab.Net.LinkDown(leader.Name)
-	case LossTransfer:
-		for i, n := range c.Nodes {
-			if n == leader {
-				to := c.Nodes[(i+1)%len(c.Nodes)]
-				return func() error { return nil }, c.Transfer(ctx, leader, to)
-			}
-		}
+// holdfast runs the program in a namespace.
+func holdfast(ctx context.Context, binary, netns string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", netns, binary}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("holdfast %s: %w: %s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
 	}
-	return nil, errors.New("no such loss: " + string(how))
+	return stdout.String(), nil
 }

@@ -29,7 +29,14 @@ func rounds(t *testing.T, usual int) int {
 // startCluster starts three nodes whose logs are shown when the test fails.
 func startCluster(t *testing.T, l *Lab) *Cluster {
 	t.Helper()
-	c, err := l.StartCluster(t.Context(), 3, os.Getenv("LAB_HOLDFAST"))
+	return formCluster(t, l, ClusterOptions{Roles: DataNodes(3)})
+}
+
+// formCluster forms a cluster whose nodes' logs are shown when the test fails.
+func formCluster(t *testing.T, l *Lab, o ClusterOptions) *Cluster {
+	t.Helper()
+	o.Binary = holdfastBinary(t)
+	c, err := l.FormCluster(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,17 +61,7 @@ func loseLeader(t *testing.T, c *Cluster, loads []*Load, how Loss) time.Duration
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	leader, err := c.AwaitHealthy(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := time.Now()
-	// The loads must be running freely, or a gap of the last loss would be taken for one of this.
-	for _, l := range loads {
-		if err := l.AwaitBeats(ctx, before, 3); err != nil {
-			t.Fatal(err)
-		}
-	}
+	leader := runFreely(t, c, loads)
 	start := time.Now()
 	heal, err := c.Lose(ctx, leader, how)
 	if err != nil {
@@ -73,20 +70,44 @@ func loseLeader(t *testing.T, c *Cluster, loads []*Load, how Loss) time.Duration
 	if _, err := c.AwaitLeader(ctx, leader); err != nil {
 		t.Fatal(err)
 	}
-	led := time.Now()
-	for i, l := range loads {
-		if err := l.AwaitBeats(ctx, led, 3); err != nil {
-			t.Fatalf("load %d does not go on after %s of node %s: %v", i, how, leader.Name, err)
-		}
-	}
-	var gap time.Duration
-	for _, l := range loads {
-		gap = max(gap, l.LongestGap(start))
-	}
+	gap := goOn(t, loads, start, fmt.Sprintf("%s of node %s", how, leader.Name))
 	if err := heal(); err != nil {
 		t.Fatal(err)
 	}
 	return gap
+}
+
+// runFreely waits until all is well and the loads run freely, or a gap of the last loss would be taken for one of the next. It returns the leader.
+func runFreely(t *testing.T, c *Cluster, loads []*Load) *Node {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	leader, err := c.AwaitHealthy(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	for _, l := range loads {
+		if err := l.AwaitBeats(ctx, before, 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return leader
+}
+
+// goOn waits until all loads go on after something that began at start, and returns the longest gap that any of them saw since.
+func goOn(t *testing.T, loads []*Load, start time.Time, after string) (gap time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	now := time.Now()
+	for i, l := range loads {
+		if err := l.AwaitBeats(ctx, now, 3); err != nil {
+			t.Fatalf("load %d does not go on after %s: %v", i, after, err)
+		}
+		gap = max(gap, l.LongestGap(start))
+	}
+	return gap.Round(time.Millisecond)
 }
 
 // startLoads mounts the export on the guests and starts the full load on each; the first one holds the lock.

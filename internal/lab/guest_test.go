@@ -2,9 +2,48 @@ package lab
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 )
+
+// TestMain removes the binary that tests share.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		if err := os.RemoveAll(built.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
+}
+
+// built is the binary that tests share.
+var built struct {
+	once      sync.Once
+	dir, path string
+	err       error
+}
+
+// holdfastBinary is the one that LAB_HOLDFAST names, or one that is built when it is first asked for.
+func holdfastBinary(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("LAB_HOLDFAST"); path != "" {
+		return path
+	}
+	built.once.Do(func() {
+		// Should this process be killed, the next lab takes it for a lab that was left behind, and removes it.
+		if built.dir, built.err = os.MkdirTemp(labsDir, fmt.Sprintf("%s%d-build-", labPrefix, os.Getpid())); built.err == nil {
+			built.path, built.err = build(context.Background(), built.dir, "holdfast/cmd/holdfast", "holdfast")
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}
 
 // newLab makes a lab for a test, or skips it where labs cannot be.
 func newLab(t *testing.T) *Lab {

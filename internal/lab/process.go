@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // spawner starts processes that die with this one. The kernel ties the parent-death signal to the thread that forked, so
@@ -110,6 +112,20 @@ func (p *Process) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("%s ignored SIGTERM: %w", p.Name, ctx.Err()), p.Kill())
+	}
+}
+
+// pause waits for d; that the process or ctx ends before is an error.
+func (p *Process) pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("%s ended: %w", p.Name, cmp.Or(p.err, errors.New("without an error")))
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
