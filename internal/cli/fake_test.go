@@ -379,7 +379,11 @@ func run(args ...string) (code int, out, errOut string) {
 
 // runWith runs a command line that has something to read. It is as patient as no test is, so that no progress is printed.
 func runWith(in io.Reader, args ...string) (code int, out, errOut string) {
+	return runContext(context.Background(), in, args...)
+}
+
+func runContext(ctx context.Context, in io.Reader, args ...string) (code int, out, errOut string) {
 	var o, e bytes.Buffer
-	code = execute(context.Background(), &options{release: "v1.2.3", in: in, out: &o, errOut: &e, patience: time.Hour, poll: time.Millisecond}, args)
+	code = execute(ctx, &options{release: "v1.2.3", in: in, out: &o, errOut: &e, patience: time.Hour, poll: time.Millisecond}, args)
 	return code, o.String(), e.String()
 }

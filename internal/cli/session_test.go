@@ -178,6 +178,8 @@ func TestStatus(t *testing.T) {
 	s.run(ExitAttention, "status")
 	f.tweak = func(s *api.Status) { s.Nodes[2].State = api.NodeSilent }
 	s.run(ExitAttention, "status")
+	f.tweak = func(s *api.Status) { s.ClusterLeader = "" }
+	s.run(ExitAttention, "status")
 	f.tweak = func(s *api.Status) {
 		v := &s.Volumes[0]
 		s.Nodes[2].State = api.NodeSilent

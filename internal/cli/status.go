@@ -115,6 +115,8 @@ func judge(s api.Status) cell {
 		return cell{"AT RISK: " + volumes(api.SafetyNone) + "served, but the next loss stops it or costs the newest data." + silentText(silent), bad}
 	case len(names[api.SafetyReduced]) > 0:
 		return cell{"REDUCED: all volumes are served and survive another loss, but " + volumes(api.SafetyReduced) + "without a copy." + silentText(silent), warn}
+	case s.ClusterLeader == "":
+		return cell{"ATTENTION: all volumes are safe and served, but nothing can be configured: no majority of the nodes leads the cluster." + silentText(silent), warn}
 	case len(silent) > 0:
 		return cell{"ATTENTION: all volumes are safe and served." + silentText(silent), warn}
 	case len(s.Warnings) > 0:

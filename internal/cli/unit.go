@@ -54,13 +54,16 @@ func (o *options) startService(ctx context.Context) error {
 	if _, err := o.systemctl(ctx, "restart", unit); err != nil {
 		return fmt.Errorf("start %s: %w; its log: journalctl -u holdfast", unit, err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s is started, but the node does not answer after %v; its log: journalctl -u holdfast", unit, startTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s is started, but after %v the node does not answer, or knows no leader of the cluster; its log: journalctl -u holdfast", unit, startTimeout))
 	defer cancel()
 	c := api.NewClient(o.dataDir())
 	defer c.Close()
 	return o.await(ctx, func(ctx context.Context) (string, bool, error) {
-		_, err := c.Status(ctx, true)
-		return "waiting until the node answers", err == nil, nil
+		s, err := c.Status(ctx, true)
+		if err != nil {
+			return "waiting until the node answers", false, nil
+		}
+		return "waiting until the node knows who leads the cluster", s.ClusterLeader != "", nil
 	})
 }
 
