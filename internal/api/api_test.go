@@ -106,7 +106,7 @@ func TestClientAndServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Mode().Perm() != 0o600 {
+	if info.Mode().Perm() != 0o660 {
 		t.Errorf("the socket's mode is %v", info.Mode())
 	}
 	ctx := context.Background()
@@ -245,8 +245,8 @@ func TestNoNode(t *testing.T) {
 	}{
 		{syscall.ENOENT, "holdfast serve"},
 		{syscall.ECONNREFUSED, "holdfast serve"},
-		{syscall.EACCES, "run this as the user that runs the node"},
-		{syscall.EPERM, "run this as the user that runs the node"},
+		{syscall.EACCES, "run this as root, or as a member"},
+		{syscall.EPERM, "run this as root, or as a member"},
 		{io.ErrUnexpectedEOF, "ask the node at"},
 	} {
 		err := c.explain(&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", tt.err)})

@@ -208,7 +208,7 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no node is running on %s: start it with `holdfast serve`, or name its data folder with --data: %w", c.dir, err)
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("may not open %s: run this as the user that runs the node (root): %w", c.where, err)
+		return fmt.Errorf("may not open %s: run this as root, or as a member of the node's group (holdfast): %w", c.where, err)
 	}
 	return fmt.Errorf("ask the node at %s: %w", c.where, err)
 }

@@ -56,7 +56,8 @@ func Listen(dataDir string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open admin socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	// The process's group may use it, which with the Debian package is holdfast's.
+	if err := os.Chmod(path, 0o660); err != nil {
 		ln.Close()
 		return nil, fmt.Errorf("restrict admin socket: %w", err)
 	}

@@ -203,14 +203,7 @@ func (s *service) transfer(ctx context.Context, to string) (api.TransferResult, 
 	}
 	took := time.Since(began)
 	leader := n.nodeName(s.replica.Status().Leader)
-	note := cluster.Event{Kind: cluster.EventMove, Volume: s.name, Node: leader, Text: fmt.Sprintf("moved here from %s in %v: as told", n.id.Name, took.Round(time.Millisecond))}
-	n.work.Go(func() {
-		noted, cancel := context.WithTimeout(n.ctx, leaderPatience)
-		defer cancel()
-		if _, err := n.cluster.do(noted, n.id.Name, cluster.Command{Note: &note}); err != nil {
-			n.log.Info("a move could not be written down", "volume", s.name, "err", err)
-		}
-	})
+	s.noteMove(leader, took, "as told")
 	return api.TransferResult{Volume: s.name, From: n.id.Name, To: leader, Seconds: took.Seconds()}, nil
 }
 

@@ -31,12 +31,10 @@ func (n *Node) Backup(ctx context.Context, by, name string, o api.BackupOptions,
 	if err != nil {
 		return err
 	}
-	status := n.Status(ctx, false)
-	at := slices.IndexFunc(status.Volumes, func(s api.VolumeStatus) bool { return s.Name == name })
-	if at < 0 || !status.Volumes[at].Serving {
-		return api.Errorf(http.StatusServiceUnavailable, "volume %s has no leader at the moment, so that nobody knows what its newest state is", name)
+	leader, err := n.served(ctx, name)
+	if err != nil {
+		return err
 	}
-	leader := &status.Volumes[at]
 	if s := n.serviceByID(v.ID); s != nil && (s.name == leader.Name) && (o.Here || n.bestForBackup(leader) == n.id.Node) {
 		_, err := backup.Write(ctx, s.volume, w, backup.Options{
 			Cluster: n.id.ClusterName, Since: o.Since, After: leader.Commit, SpoolDir: filepath.Join(n.local.Data, spoolDir),
@@ -58,6 +56,21 @@ func (n *Node) Backup(ctx context.Context, by, name string, o api.BackupOptions,
 	defer r.Close()
 	_, err = io.Copy(w, r)
 	return err
+}
+
+// served returns a volume's status as its leader sees it; it waits a little for there to be a leader.
+func (n *Node) served(ctx context.Context, name string) (*api.VolumeStatus, error) {
+	limited, cancel := context.WithTimeout(ctx, leaderPatience)
+	defer cancel()
+	for limited.Err() == nil {
+		status := n.Status(limited, false)
+		at := slices.IndexFunc(status.Volumes, func(s api.VolumeStatus) bool { return s.Name == name })
+		if at >= 0 && status.Volumes[at].Serving {
+			return &status.Volumes[at], nil
+		}
+		pause(limited, leaderPoll)
+	}
+	return nil, api.Errorf(http.StatusServiceUnavailable, "volume %s has no leader at the moment, so that nobody knows what its newest state is", name)
 }
 
 // bestForBackup is the node whose copy is read: one that is in sync and does not lead, this one if it is among them, else the leader.

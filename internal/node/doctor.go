@@ -58,15 +58,3 @@ func (p prober) Probe(ctx context.Context, addr netip.Addr, device string) (hard
 	}
 	return "", fmt.Errorf("no volume has the address %s", addr)
 }
-
-// peerAddresses are the IP addresses of the other nodes, as far as they are known as such.
-func (n *Node) peerAddresses() []netip.Addr {
-	var all []netip.Addr
-	s := n.cluster.state()
-	for i := range s.Nodes {
-		if a, err := netip.ParseAddrPort(s.Nodes[i].Peer); err == nil && s.Nodes[i].Number != n.id.Node {
-			all = append(all, a.Addr())
-		}
-	}
-	return all
-}

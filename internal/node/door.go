@@ -27,7 +27,9 @@ type door struct {
 	// stopListening ends the listener of an address that moves: it is there before the address, and until nobody can be refused any more, as no connection may end before.
 	listening     context.Context
 	stopListening context.CancelFunc
-	stopNodePort  context.CancelFunc
+	// stopOpen ends the listener that the leader of a volume of the kind listen has opened.
+	stopOpen     context.CancelFunc
+	stopNodePort context.CancelFunc
 	work          sync.WaitGroup
 
 	mu      sync.Mutex
@@ -122,6 +124,7 @@ func (d *door) open(ctx context.Context) {
 	s := d.s
 	if d.address == nil {
 		listen := s.spec.Load().Listen
+		ctx, d.stopOpen = context.WithCancel(ctx)
 		s.leading.Go(func() { d.listen(ctx, listen) })
 		return
 	}
@@ -223,9 +226,11 @@ func (d *door) change(old, spec *config.VolumeSpec, leading context.Context) {
 	}
 	d.s.log.Info("the volume has another address now; its clients have to mount that", "was", old.MountAddr(), "is", spec.MountAddr())
 	d.shut()
-	if d.stopListening != nil {
-		d.stopListening()
-		d.stopListening = nil
+	for _, stop := range []*context.CancelFunc{&d.stopListening, &d.stopOpen} {
+		if *stop != nil {
+			(*stop)()
+			*stop = nil
+		}
 	}
 	if d.address != nil {
 		if err := d.address.Close(); err != nil {

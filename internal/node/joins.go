@@ -186,7 +186,7 @@ func (n *Node) certificate(pem []byte) (api.CertificateResult, error) {
 
 // askDataNode asks the data nodes, one after the other, for what a witness cannot do.
 func (n *Node) askDataNode(ctx context.Context, ask func(c *api.Client) (api.CertificateResult, error)) (api.CertificateResult, error) {
-	var errs []error
+	errs := []error{api.Errorf(http.StatusServiceUnavailable, "no data node answers, and a witness cannot sign certificates")}
 	s := n.cluster.state()
 	for i := range s.Nodes {
 		if s.Nodes[i].Role != cluster.RoleData {

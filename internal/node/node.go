@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 	"holdfast/internal/identity"
 	"holdfast/internal/join"
 	"holdfast/internal/link"
+	"holdfast/internal/portmap"
 	"holdfast/internal/replica"
 	"holdfast/internal/replica/transport"
 	"holdfast/internal/systemd"
@@ -46,6 +48,7 @@ type Node struct {
 	begun     *begun
 	cluster   *clusterGroup
 	peers     *peerClients
+	ports     *portmap.Server
 	clock     systemClock
 
 	ctx  context.Context // ends with the node's work
@@ -55,6 +58,8 @@ type Node struct {
 	groups map[uint32]group // the volumes that this node keeps a part of; nil once it stops
 
 	emptying atomic.Bool // the trash is being deleted
+	// hosts are the addresses of the other nodes that are given by name, as they were resolved last.
+	hosts atomic.Pointer[map[string][]netip.Addr]
 
 	// fatal receives the first failure that a node must not survive.
 	fatal chan error
@@ -137,6 +142,7 @@ func (n *Node) open() error {
 	n.creds.Revoked = n.revoked
 	n.dialer = &link.Dialer{Creds: n.creds}
 	n.peers = newPeerClients(n)
+	n.ports = portmap.New(portmap.Config{Log: n.log})
 	if n.begun, err = loadBegun(n.local.Data); err != nil {
 		return err
 	}
@@ -182,6 +188,7 @@ func (n *Node) serve() error {
 	n.cluster.start()
 	n.work.Go(n.follow)
 	n.work.Go(n.upkeep)
+	n.work.Go(func() { n.fail(n.ports.Run(n.ctx)) })
 	n.work.Go(func() { n.cluster.govern(n.ctx) })
 	n.work.Go(func() { systemd.Run(n.ctx, n.log, n.alive) })
 	return nil

@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -86,4 +88,58 @@ func (p *peerClients) close() {
 	for _, c := range p.clients {
 		c.Close()
 	}
+}
+
+// peerAddresses are the IP addresses of the other nodes, as far as they are known.
+func (n *Node) peerAddresses() []netip.Addr {
+	var all []netip.Addr
+	resolved := n.hosts.Load()
+	for _, host := range n.peerHosts() {
+		if a, err := netip.ParseAddr(host); err == nil {
+			all = append(all, a)
+		} else if resolved != nil {
+			all = append(all, (*resolved)[host]...)
+		}
+	}
+	return all
+}
+
+// peerHosts are the hosts of the other nodes, addresses or names.
+func (n *Node) peerHosts() []string {
+	var hosts []string
+	s := n.cluster.state()
+	for i := range s.Nodes {
+		if host, _, err := net.SplitHostPort(s.Nodes[i].Peer); err == nil && s.Nodes[i].Number != n.id.Node {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// resolvePeers looks the names of other nodes up, so that their addresses are known when there is no time to ask.
+func (n *Node) resolvePeers(ctx context.Context) {
+	resolved := map[string][]netip.Addr{}
+	if old := n.hosts.Load(); old != nil {
+		maps.Copy(resolved, *old) // what cannot be resolved now is likely to be where it was
+	}
+	for _, host := range n.peerHosts() {
+		if _, err := netip.ParseAddr(host); err == nil {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, answerPatience)
+		addrs, err := net.DefaultResolver.LookupNetIP(limited, "ip", host)
+		cancel()
+		if err != nil {
+			if _, known := resolved[host]; !known {
+				resolved[host] = nil // it is said once
+				n.log.Warn("the name of a node cannot be resolved", "host", host, "err", err)
+			}
+			continue
+		}
+		for i := range addrs {
+			addrs[i] = addrs[i].Unmap()
+		}
+		resolved[host] = addrs
+	}
+	n.hosts.Store(&resolved)
 }

@@ -121,7 +121,7 @@ func (s *service) governOnce(ctx context.Context, term uint64, stable map[uint64
 	if err := errors.Join(err, s.fitMembers(ctx, state, v)); err != nil {
 		return err
 	}
-	return s.place(ctx, state, v, stable)
+	return s.place(state, v, stable)
 }
 
 // fitMembers brings the raft group to the members that the cluster has decided on.
@@ -151,7 +151,7 @@ func (s *service) fitMembers(ctx context.Context, state *cluster.State, v *clust
 }
 
 // place gives the lead to another node, if the cluster's rules say so.
-func (s *service) place(ctx context.Context, state *cluster.State, v *cluster.Volume, stable map[uint64]time.Time) error {
+func (s *service) place(state *cluster.State, v *cluster.Volume, stable map[uint64]time.Time) error {
 	now := time.Now()
 	o := cluster.Observed{Leader: s.node.id.Node, Stable: stable, Now: now}
 	able := map[uint64]bool{}
@@ -174,25 +174,31 @@ func (s *service) place(ctx context.Context, state *cluster.State, v *cluster.Vo
 	if p.Leader == 0 {
 		return nil
 	}
-	return s.move(ctx, p.Leader, p.Why)
+	return s.move(p.Leader, p.Why)
 }
 
 // move transfers the lead and tells everybody why.
-func (s *service) move(ctx context.Context, to uint64, why string) error {
-	from, began := s.node.id.Name, time.Now()
-	if err := s.replica.Transfer(ctx, to); err != nil {
+func (s *service) move(to uint64, why string) error {
+	// Not the leadership's context, which ends on the way.
+	limited, cancel := context.WithTimeout(s.ctx, handOverTimeout)
+	defer cancel()
+	began := time.Now()
+	if err := s.replica.Transfer(limited, to); err != nil {
 		return fmt.Errorf("move to node %s, because %s: %w", s.node.nodeName(to), why, err)
 	}
-	took := time.Since(began).Round(time.Millisecond)
+	s.noteMove(s.node.nodeName(to), time.Since(began), why)
+	return nil
+}
+
+// noteMove writes an event about a move, in the background: this leadership is over.
+func (s *service) noteMove(to string, took time.Duration, why string) {
 	n := s.node
-	// This leadership, and ctx with it, is over.
+	note := cluster.Event{Kind: cluster.EventMove, Volume: s.name, Node: to, Text: fmt.Sprintf("moved here from %s in %v: %s", n.id.Name, took.Round(time.Millisecond), why)}
 	n.work.Go(func() {
-		noted, cancel := context.WithTimeout(n.ctx, leaderPatience)
+		limited, cancel := context.WithTimeout(n.ctx, leaderPatience)
 		defer cancel()
-		note := cluster.Event{Kind: cluster.EventMove, Volume: s.name, Node: n.nodeName(to), Text: fmt.Sprintf("moved here from %s in %v: %s", from, took, why)}
-		if _, err := n.cluster.do(noted, from, cluster.Command{Note: &note}); err != nil {
+		if _, err := n.cluster.do(limited, n.id.Name, cluster.Command{Note: &note}); err != nil {
 			n.log.Info("a move could not be written down", "volume", s.name, "err", err)
 		}
 	})
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"holdfast/internal/cluster"
 	"holdfast/internal/identity"
+	"holdfast/internal/portmap"
 	"holdfast/internal/replica"
 )
 
@@ -57,7 +58,24 @@ func (n *Node) reconcile() error {
 			return fmt.Errorf("volume %s: %w", v.Spec.Name, err)
 		}
 	}
-	return n.letGo(s)
+	if err := n.letGo(s); err != nil {
+		return err
+	}
+	n.mapPorts()
+	return nil
+}
+
+// mapPorts tells NFSv3 clients that ask for ports where the volumes' addresses serve what. The addresses need not be here.
+func (n *Node) mapPorts() {
+	var mappings []portmap.Mapping
+	for _, s := range n.services() {
+		if ip, moves := addressOf(s.spec.Load()); moves {
+			port := s.spec.Load().MountAddr().Port()
+			mappings = append(mappings, portmap.Mapping{Addr: ip.Addr(), Services: portmap.NFS(port, port)})
+		}
+	}
+	slices.SortFunc(mappings, func(a, b portmap.Mapping) int { return a.Addr.Compare(b.Addr) })
+	n.ports.Set(mappings)
 }
 
 // meet tells the transport who the others are, and ends the connections of those who are not let in any more.

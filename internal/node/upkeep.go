@@ -39,6 +39,7 @@ func (n *Node) upkeepOnce(ctx context.Context) error {
 	if self == nil {
 		return nil // there is no state yet, or this node was removed
 	}
+	n.resolvePeers(ctx)
 	if time.Now().After(identity.RenewAt(n.creds.Certificate())) {
 		if err := n.renew(ctx); err != nil {
 			return err
