@@ -369,7 +369,7 @@ func TestReplicasWithWitness(t *testing.T) {
 	c.agree()
 }
 
-// TestWitnessIsNeverAheadOfAllDisks: the only copy crashes and loses what its disk did not have yet. A witness that had it would never vote for anybody again.
+// TestWitnessIsNeverAheadOfAllDisks: the only copy crashes and loses what its disk did not have yet. A witness that had it would not vote for it, and the other copy may never come back.
 func TestWitnessIsNeverAheadOfAllDisks(t *testing.T) {
 	s := calmWitness(t, 5)
 	l := s.leader()
@@ -383,7 +383,7 @@ func TestWitnessIsNeverAheadOfAllDisks(t *testing.T) {
 	l.crash()
 	l.start()
 	if !s.until(5*time.Second, func() bool { return s.leader() == l }) {
-		t.Fatal("nobody can be elected any more")
+		t.Fatal("nobody can be elected")
 	}
 	s.mustPropose()
 }

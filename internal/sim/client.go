@@ -91,7 +91,8 @@ func (c *client) connect() {
 	w := c.w
 	n := w.addressHolder()
 	if n == nil || w.chance(0.1) {
-		n = w.nodes[w.rng.IntN(len(w.nodes))]
+		nodes := w.dataNodes()
+		n = nodes[w.rng.IntN(len(nodes))]
 	}
 	c.port++
 	k := &conn{w: w, client: c, addr: netip.AddrPortFrom(c.addr, 700+c.port%300)}

@@ -5,6 +5,8 @@
 // all its protocols, the gateway. Only clock, network, disk and randomness are handed in; store.Mem stands for Pebble and the host's files, with the same
 // crash semantics. What package replica's and package node's goroutines do (see replica.Replica, node.service) is done by events here.
 //
+// A cluster is one of three kinds: with members that stay, with members that come and go, or two with data and a witness (Kind).
+//
 // One World is one run. It sets the cluster up, lets clients work while faults strike, heals everything, waits for all clients to finish, and looks at the
 // outcome. The first violation of a promise ends the run (World.Err). The same Config gives the same run, event by event: World.Digest tells.
 //

@@ -39,12 +39,13 @@ const (
 	faultWallClock                    // the wall clock steps
 	faultClientDrop                   // a client loses its connection
 	faultClientSleep                  // a client is silent beyond its lease
+	faultMembers                      // a node comes, goes, or takes another's place
 	faultKinds
 )
 
 func (k faultKind) String() string {
 	return [...]string{"kill", "crash", "crash of all", "pause", "isolation", "one-way cut", "bridge", "split", "clients cut off", "heal", "message noise",
-		"slow disk", "sync error", "write error", "full disk", "store error", "bit rot", "disk replaced", "transfer", "wall clock step", "reconnect", "client sleep"}[k]
+		"slow disk", "sync error", "write error", "full disk", "store error", "bit rot", "disk replaced", "transfer", "wall clock step", "reconnect", "client sleep", "membership change"}[k]
 }
 
 // FaultNames returns the names of the kinds of fault, in the order of Stats.Faults.
@@ -78,13 +79,25 @@ func randomFaults(rng *rand.Rand) Faults {
 		SlowApply:   []float64{0, 0.001, 0.01}[rng.IntN(3)],
 		RetainBytes: []int64{4 << 10, 16 << 10, 64 << 10}[rng.IntN(3)],
 	}
-	for k := range f.Weights {
+	for k := range faultMembers {
 		f.Weights[k] = []int{0, 1, 1, 2, 6}[rng.IntN(5)]
 	}
 	f.Weights[faultHeal] = 4 + rng.IntN(8)
 	f.Weights[faultCrashAll] = min(f.Weights[faultCrashAll], 1)
 	f.Weights[faultClientSleep] = min(f.Weights[faultClientSleep], 1)
 	return f
+}
+
+// suit makes the mix one for a kind of cluster.
+func (f *Faults) suit(kind Kind, rng *rand.Rand) {
+	if kind == Fixed {
+		return
+	}
+	f.Weights[faultMembers] = []int{1, 2, 6}[rng.IntN(3)]
+	if kind == Witnessed {
+		// Damage shows when the node starts next, and the other copy may be behind by then: that is a second loss.
+		f.Weights[faultRot] = 0
+	}
 }
 
 // strike makes something happen, again and again.
@@ -115,7 +128,7 @@ func (w *World) inflict(k faultKind) {
 		n = l.n
 	}
 	w.note("fault "+k.String(), n.id)
-	if k != faultReplace && k != faultRot {
+	if k != faultReplace && k != faultRot && k != faultMembers {
 		w.stats.Faults[k]++
 	}
 	switch k {
@@ -131,6 +144,8 @@ func (w *World) inflict(k faultKind) {
 		w.partition(k, n)
 	case faultTransfer:
 		w.transfer()
+	case faultMembers:
+		w.changeMembers(n)
 	case faultWallClock:
 		n.wallStep = w.between(-3600*sec, 3600*sec)
 	case faultClientDrop, faultClientSleep:
@@ -224,7 +239,10 @@ func (w *World) transfer() {
 	if l == nil {
 		return
 	}
-	to := uint64(w.rng.IntN(len(w.nodes) + 1))
+	to := uint64(0)
+	if k := w.rng.IntN(len(w.nodes) + 1); k > 0 {
+		to = w.nodes[k-1].id
+	}
 	l.turn(func(core *replica.Core, now int64) { _, _ = core.TransferLeader(now, to) })
 	if w.chance(0.3) {
 		w.after(w.rng.Int64N(60*msec), func() {
@@ -261,7 +279,9 @@ func (w *World) spoil(k faultKind, n *node) {
 			w.rot(n)
 		}
 	case faultReplace:
-		if w.mayLoseDisk(n) {
+		if w.mayLoseDisk(n) && w.cfg.Kind != Fixed {
+			w.replace(n)
+		} else if w.mayLoseDisk(n) {
 			n.replaceDisk()
 			w.after(w.between(10*msec, 500*msec), n.start)
 		}
@@ -277,6 +297,9 @@ func (n *node) arm(d int64, disarm func()) {
 
 // mayLoseDisk reports whether the cluster can do without what is on this disk: a majority of others is whole.
 func (w *World) mayLoseDisk(n *node) bool {
+	if w.cfg.Kind != Fixed {
+		return w.now >= 2*sec && w.mayGo(n)
+	}
 	if w.now < 2*sec || n.lost && !n.whole() {
 		return false
 	}

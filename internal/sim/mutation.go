@@ -34,11 +34,13 @@ const (
 	CutSnapshot
 	// IgnoreDamage takes any record that is damaged for one that was torn, and the log for one that ends before it.
 	IgnoreDamage
+	// WitnessAhead lets a leader send to the witness what neither its own disk nor the other copy has.
+	WitnessAhead
 	mutations
 )
 
 func (m Mutation) String() string {
-	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-damage"}
+	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-damage", "witness-ahead"}
 	if int(m) < len(names) {
 		return names[m]
 	}

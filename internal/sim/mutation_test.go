@@ -10,6 +10,12 @@ var bounds = map[Mutation]uint64{ServeAfterLease: 100, IgnoreDamage: 200}
 
 // faultsFor is a mix in which a mutation shows early; nil: any.
 func faultsFor(m Mutation) *Faults {
+	if m == WitnessAhead {
+		// Crashes of the only copy after the other was lost for good, and disks that are slower than the network.
+		f := &Faults{Interval: 60 * time.Millisecond, RetainBytes: 64 << 10}
+		f.Weights[faultSlowDisk], f.Weights[faultCrash], f.Weights[faultReplace], f.Weights[faultHeal] = 4, 4, 4, 1
+		return f
+	}
 	if m != ServeAfterLease {
 		return nil
 	}

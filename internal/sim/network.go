@@ -49,7 +49,7 @@ func (n *network) send(m replica.Message) {
 	w.note("send", m.From, m.To, uint64(m.Type), m.Term, m.Index, m.Commit)
 	if ack, ok := forgeAck(m); ok && w.cfg.Mutation == AckBeforeMajority && w.chaos {
 		w.after(0, func() {
-			w.nodes[m.From-1].input(func(l *life) { l.turn(func(core *replica.Core, now int64) { core.Step(now, ack) }) })
+			w.byID[m.From].input(func(l *life) { l.turn(func(core *replica.Core, now int64) { core.Step(now, ack) }) })
 		})
 	}
 	if n.blocked(station(m.From), station(m.To)) || w.chance(n.drop) {
@@ -68,7 +68,7 @@ func (n *network) send(m replica.Message) {
 			if n.blocked(station(m.From), station(m.To)) {
 				return
 			}
-			to := w.nodes[m.To-1]
+			to := w.byID[m.To]
 			to.input(func(l *life) {
 				c := m
 				c.Context = slices.Clone(m.Context)

@@ -52,6 +52,8 @@ type node struct {
 	damaged bool
 	// lost: the disk was replaced and what was on it is not yet back.
 	lost bool
+	// fresh: it has never had the group, and knows it. retired: it is no member any more.
+	fresh, retired bool
 	// slowDisk makes each write take longer by up to so much.
 	slowDisk int64
 }
@@ -109,13 +111,15 @@ type life struct {
 	pending  [][]byte // proposals that raft has no room for yet
 	waiters  []func() bool
 	stops    []func() // what to break off when the process ends
+	change   *replica.MemberChange
+	changeTo []uint64
 }
 
 func (n *node) dir() string { return "/volume" }
 
 // start starts the server, if it does not run.
 func (n *node) start() {
-	if n.up != nil || n.w.err != nil {
+	if n.up != nil || n.w.err != nil || n.retired {
 		return
 	}
 	n.lives++
@@ -147,7 +151,10 @@ func (n *node) refused(err error) {
 	}
 	w.note("refused", n.id)
 	switch {
-	case n.damaged && w.mayLoseDisk(n):
+	case n.damaged && w.cfg.Kind != Fixed && w.mayGo(n):
+		w.replace(n)
+		return
+	case n.damaged && w.cfg.Kind == Fixed && w.mayLoseDisk(n):
 		n.replaceDisk()
 	case n.damaged:
 		// Another node is being rebuilt; this one has to wait.
@@ -172,23 +179,16 @@ func (l *life) begin() (err error) {
 	if l.log, err = l.openLog(fsys); err != nil {
 		return err
 	}
+	if n.witness() {
+		return l.join(fsys, nil)
+	}
 	p4 := nfs4.New(nfs4.Config{Volume: volumeID, Name: "sim", Lease: leaseTime})
 	programs := []volume.Program{p4, nfs3.New(volumeID), mount.New(volumeID)}
 	l.volume, err = volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: n.store, Programs: programs})
 	if err != nil {
 		return err
 	}
-	var peers []uint64
-	for i := range n.w.cfg.Nodes {
-		peers = append(peers, uint64(i+1))
-	}
-	l.manual, err = replica.NewManual(n.clock(), replica.Config{
-		ID: n.id, Peers: peers, Log: l.log, Meta: replica.MetaFile{FS: fsys, Name: n.dir() + "/replica.json"}, StateMachine: machine{l.volume},
-		Transport: noTransport{}, Clock: processClock{l}, Applied: l.applied, Fatal: l.fatal, Logger: quiet,
-		CheckpointBytes: 64 << 10, RetainBytes: n.w.faults.RetainBytes, RetainMaxBytes: 2 * n.w.faults.RetainBytes, MaxEntryBytes: 30 << 10,
-		MessageBytes: 16 << 10, InflightBytes: 128 << 10, ApplyBytes: 64 << 10,
-	}, l.rand.Uint64())
-	if err != nil {
+	if err := l.join(fsys, machine{l.volume}); err != nil {
 		return err
 	}
 	rules := []volume.Rule{{Export: volume.ExportID(exportPath), Squash: volume.SquashNone, AnonUID: 65534, AnonGID: 65534}}
@@ -198,6 +198,37 @@ func (l *life) begin() (err error) {
 		Full:  func() bool { return false },
 	})
 	return nil
+}
+
+// join makes the replica.
+func (l *life) join(fsys simFS, sm replica.StateMachine) (err error) {
+	n := l.n
+	retain := n.w.faults.RetainBytes
+	if n.witness() {
+		retain = 4 << 10
+	}
+	l.manual, err = replica.NewManual(n.clock(), replica.Config{
+		ID: n.id, Peers: n.w.first, Fresh: n.fresh, Log: l.log, Meta: replica.MetaFile{FS: fsys, Name: n.dir() + "/replica.json"}, StateMachine: sm,
+		Transport: noTransport{}, Clock: processClock{l}, Applied: l.applied, Fatal: l.fatal, Logger: quiet,
+		CheckpointBytes: 64 << 10, RetainBytes: retain, RetainMaxBytes: 2 * retain, MaxEntryBytes: 30 << 10,
+		MessageBytes: 16 << 10, InflightBytes: 128 << 10, ApplyBytes: 64 << 10,
+	}, l.rand.Uint64())
+	if err != nil {
+		return err
+	}
+	n.fresh = false // package node notes that durably before the replica works
+	if n.w.cfg.Mutation == WitnessAhead {
+		l.manual.LetWitnessesRunAhead()
+	}
+	return nil
+}
+
+// applied is the index up to which the process has applied the log.
+func (l *life) appliedIndex() uint64 {
+	if l.volume == nil {
+		return l.manual.Core.Status(l.n.clock()).Applied
+	}
+	return l.volume.Applied()
 }
 
 func (l *life) openLog(fsys simFS) (*wal.Log, error) {
@@ -316,6 +347,7 @@ func (l *life) tick() {
 	d := int64(float64(20*msec) / l.n.rate)
 	l.after(d+l.w.rng.Int64N(msec), func() {
 		l.turn(func(core *replica.Core, now int64) { core.Tick(now) })
+		l.changeMembers()
 		l.tick()
 	})
 }
@@ -409,7 +441,7 @@ func (n *node) replaceDisk() {
 
 // whole reports whether the node has everything that it had before its disk was replaced.
 func (n *node) whole() bool {
-	if !n.lost {
+	if !n.lost || n.w.cfg.Kind != Fixed {
 		return true
 	}
 	if n.up == nil || n.up.manual == nil {

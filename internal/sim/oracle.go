@@ -69,7 +69,7 @@ func (o *oracle) acknowledged(index uint64) { o.acked = max(o.acked, index) }
 // always checks what must be true at every moment.
 func (o *oracle) always() {
 	var first *life
-	for _, n := range o.w.nodes {
+	for _, n := range o.w.all {
 		l := n.up
 		if l == nil || l.failed != nil || !l.manual.Core.Serving(n.clock()) {
 			continue
@@ -98,7 +98,7 @@ func (w *World) leader() *life {
 // converged reports whether all nodes run and have applied the same.
 func (w *World) converged() bool {
 	lead := w.leader()
-	if lead == nil {
+	if lead == nil || w.want != nil || w.cfg.Kind == Witnessed && !lead.manual.Core.Status(lead.n.clock()).InSync {
 		return false
 	}
 	last := lead.manual.Core.Status(lead.n.clock()).Last
@@ -107,7 +107,7 @@ func (w *World) converged() bool {
 			return false
 		}
 		st := n.up.manual.Core.Status(n.clock())
-		if st.Last != last || n.up.volume.Applied() != last || st.Recovering || st.Installing {
+		if st.Last != last || n.up.appliedIndex() != last || st.Recovering || st.Installing {
 			return false
 		}
 	}
@@ -123,7 +123,7 @@ func (o *oracle) final() {
 		return
 	}
 	var want volume.Digest
-	for i, n := range w.nodes {
+	for i, n := range w.dataNodes() {
 		_, sum, err := n.up.volume.Checksum(context.Background())
 		if err != nil {
 			w.fail("checksum of node %d: %v", n.id, err)

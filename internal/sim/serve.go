@@ -90,7 +90,9 @@ func (l *life) lead() {
 
 func (l *life) follow() {
 	l.setPhase(following)
-	l.gate.Follow()
+	if l.gate != nil {
+		l.gate.Follow()
+	}
 	conns := l.serve.conns
 	l.serve.conns = nil
 	for _, c := range conns {
@@ -109,7 +111,9 @@ func (sv *service) processEnded() {
 // serviceTick is package node's periodic work.
 func (l *life) serviceTick() {
 	l.after(sec, l.serviceTick)
-	l.gate.Tick()
+	if l.gate != nil {
+		l.gate.Tick()
+	}
 }
 
 // conn is a client's connection to a process.

@@ -6,7 +6,6 @@ import (
 	"iter"
 
 	"holdfast/internal/replica"
-	"holdfast/internal/volume"
 )
 
 var errTransferCut = errors.New("sim: the snapshot's connection is gone")
@@ -21,7 +20,7 @@ type transfer struct {
 	ended    bool
 	since    uint64
 	offer    replica.SnapshotMeta
-	snap     *volume.Snapshot
+	snap     snapshot
 	next     func() ([]byte, bool) // next chunk
 	stopSend func()
 
@@ -32,6 +31,12 @@ type transfer struct {
 	resume   func() (struct{}, bool)
 	stopTake func()
 	meta     *replica.SnapshotMeta
+}
+
+// snapshot is a volume's, or one for a witness.
+type snapshot interface {
+	io.WriterTo
+	Close() error
 }
 
 // snapshotChunk is how much goes in one message.
@@ -63,7 +68,7 @@ func (t *transfer) hop(fn func()) {
 
 // arriveOffer is the receiver's beginning.
 func (t *transfer) arriveOffer() {
-	to := t.w.nodes[t.work.To-1].up
+	to := t.w.byID[t.work.To].up
 	if to == nil || to.failed != nil {
 		t.abort()
 		return
@@ -84,7 +89,7 @@ func (t *transfer) arriveOffer() {
 				if !core.Installable() {
 					return false
 				}
-				t.since = to.volume.Applied()
+				t.since = to.appliedIndex()
 				t.hop(t.accepted)
 				return true
 			})
@@ -98,21 +103,20 @@ func (t *transfer) accepted() {
 		if t.ended {
 			return
 		}
-		snap, err := t.from.volume.Snapshot(t.since)
+		index, err := t.capture()
 		if err != nil {
 			t.abort()
 			return
 		}
-		t.snap = snap
 		t.from.waiters = append(t.from.waiters, func() bool {
 			if t.ended {
 				return true
 			}
 			core := t.from.manual.Core
-			if core.Status(t.from.n.clock()).Applied < snap.Index {
+			if core.Status(t.from.n.clock()).Applied < index {
 				return false
 			}
-			meta, err := core.SnapshotMeta(snap.Index)
+			meta, err := core.SnapshotMeta(index)
 			if err != nil {
 				t.w.after(0, t.abort)
 				return true
@@ -124,6 +128,20 @@ func (t *transfer) accepted() {
 		})
 		t.from.turn(func(*replica.Core, int64) {})
 	})
+}
+
+// capture takes the snapshot and returns its index.
+func (t *transfer) capture() (uint64, error) {
+	if replica.IsWitness(t.work.To) {
+		t.snap = replica.SnapshotForWitness(t.work.Index)
+		return t.work.Index, nil
+	}
+	snap, err := t.from.volume.Snapshot(t.since)
+	if err != nil {
+		return 0, err
+	}
+	t.snap = snap
+	return snap.Index, nil
 }
 
 // chunks streams the snapshot. Between two chunks the sender goes on applying.

@@ -23,6 +23,8 @@ type Config struct {
 	Seed uint64
 	// Nodes is the size of the cluster, 1 to 5. 0: by the seed, mostly 3.
 	Nodes int
+	// Kind is the sort of cluster.
+	Kind Kind
 	// Duration is how long clients work and faults strike, in simulated time.
 	Duration time.Duration
 	// Faults says how often what goes wrong. nil: a mix by the seed.
@@ -61,7 +63,12 @@ type World struct {
 	err    error
 	stats  Stats
 
-	nodes   []*node
+	nodes   []*node // members, and those that are to be or are about to go
+	all     []*node // ever
+	byID    map[uint64]*node
+	first   []uint64 // members of the first configuration
+	numbers uint64   // the last that was given to a node
+	want    []uint64 // the members that there are to be; nil: those that there are
 	net     network
 	clients []*client
 	oracle  oracle
@@ -106,11 +113,14 @@ func New(cfg Config) *World {
 	} else {
 		w.faults = randomFaults(w.rng)
 	}
+	w.byID = map[uint64]*node{}
+	kind := w.drawKind()
+	if cfg.Faults == nil {
+		w.faults.suit(w.cfg.Kind, kind)
+	}
 	w.oracle.init(w)
 	w.net.init(w)
-	for i := range w.cfg.Nodes {
-		w.nodes = append(w.nodes, newNode(w, uint64(i+1)))
-	}
+	w.populate()
 	return w
 }
 

@@ -28,6 +28,7 @@ type options struct {
 	first     uint64
 	log       bool
 	nodes     int
+	kind      sim.Kind
 	simulated time.Duration
 	mutation  sim.Mutation
 	keepGoing bool
@@ -55,13 +56,14 @@ func run() error {
 
 func parse() (options, error) {
 	var opt options
-	var mutation string
+	var mutation, kind string
 	flag.DurationVar(&opt.duration, "duration", time.Minute, "how long to run fresh seeds, in real time")
 	flag.IntVar(&opt.workers, "workers", runtime.GOMAXPROCS(0), "runs at a time")
 	flag.Uint64Var(&opt.seed, "seed", 0, "run this seed only")
 	flag.Uint64Var(&opt.first, "first", 0, "begin with this seed and count up; 0: begin anywhere")
 	flag.BoolVar(&opt.log, "log", false, "with -seed: write everything that happens to standard output")
 	flag.IntVar(&opt.nodes, "nodes", 0, "nodes of the cluster; 0: by the seed")
+	flag.StringVar(&kind, "kind", "any", "the sort of cluster: fixed, elastic or witnessed; any: by the seed")
 	flag.DurationVar(&opt.simulated, "simulated", 0, "how long each run lasts in simulated time; 0: the default")
 	flag.StringVar(&mutation, "mutation", "none", "break the system on purpose: see sim.Mutation")
 	flag.BoolVar(&opt.keepGoing, "keep-going", false, "go on after a failure")
@@ -71,11 +73,14 @@ func parse() (options, error) {
 	if opt.mutation, ok = sim.ParseMutation(mutation); !ok {
 		return opt, fmt.Errorf("there is no mutation %q", mutation)
 	}
+	if opt.kind, ok = sim.ParseKind(kind); !ok {
+		return opt, fmt.Errorf("there is no kind of cluster %q", kind)
+	}
 	return opt, nil
 }
 
 func (o *options) config(seed uint64) sim.Config {
-	return sim.Config{Seed: seed, Nodes: o.nodes, Duration: o.simulated, Mutation: o.mutation}
+	return sim.Config{Seed: seed, Nodes: o.nodes, Kind: o.kind, Duration: o.simulated, Mutation: o.mutation}
 }
 
 // replay is the command that runs a seed again.
@@ -83,6 +88,9 @@ func (o *options) replay(seed uint64) string {
 	cmd := fmt.Sprintf("go run ./internal/sim/cmd/swarm -seed %d -log", seed)
 	if o.nodes != 0 {
 		cmd += fmt.Sprintf(" -nodes %d", o.nodes)
+	}
+	if o.kind != sim.AnyKind {
+		cmd += " -kind " + o.kind.String()
 	}
 	if o.simulated != 0 {
 		cmd += fmt.Sprintf(" -simulated %v", o.simulated)
