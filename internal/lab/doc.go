@@ -3,7 +3,7 @@
 // needed; Missing says what else is.
 //
 // A Lab is a bridge in a network namespace of its own (the hub). Guests hang on it by a tap, servers by a veth pair into
-// a namespace each. All addresses are in 10.94.0.0/24 and exist inside these namespaces only. The harness reaches both
+// a namespace each. All addresses are in 10.94.0.0/24 and fd94::/64, and exist inside these namespaces only. The harness reaches both
 // by opening its sockets in the hub.
 //
 //	Lab ── Network (namespaces, links, partitions)

@@ -88,7 +88,7 @@ func (l *Lab) startGuest() (*Guest, error) {
 		"vec0:transport=tap,ifname="+g.Name+",depth=128,gro=1",
 		"con=null", "con0=null,fd:1", "loglevel=6", "panic=-1",
 		"uml_dir="+l.Dir, "umid="+g.Name,
-		"lab.host="+g.Name, "lab.addr="+g.Addr+"/24")
+		"lab.host="+g.Name, "lab.addr="+g.Addr+"/24", "lab.addr6="+addr6(g.Addr)+"/64")
 	g.cmd.Stdout, g.cmd.Stderr = in, in
 	if err := l.spawn.start(g.cmd); err != nil {
 		out.Close()

@@ -13,7 +13,7 @@ import (
 const modulesRoot = "/usr/lib/uml/modules"
 
 // guestModules are loaded in every guest, with what they depend on.
-var guestModules = []string{"nfsv3", "nfsv4"}
+var guestModules = []string{"ipv6", "nfsv3", "nfsv4"}
 
 // moduleDir finds the folder of the newest installed version.
 func moduleDir() (string, error) {

@@ -76,7 +76,7 @@ func (n *Network) addTap(name string) error {
 	return ip(n.hub, "link", "set", "dev", name, "up")
 }
 
-// AddNode makes a namespace with one interface, eth0, that has the address and hangs on the bridge as port NAME. It
+// AddNode makes a namespace with one interface, eth0, that has the address, and the one of IPv6 that goes with it, and hangs on the bridge as port NAME. It
 // returns the name of the namespace.
 func (n *Network) AddNode(name, addr string) (netns string, err error) {
 	netns = n.prefix + name
@@ -91,6 +91,7 @@ func (n *Network) AddNode(name, addr string) (netns string, err error) {
 		{n.hub, "link set dev " + name + " up"},
 		{netns, "addr add " + addr + "/24 dev eth0"},
 		{netns, "link set eth0 up"},
+		{netns, "addr add " + addr6(addr) + "/64 dev eth0 nodad"},
 	} {
 		if err := ip(c.netns, strings.Fields(c.args)...); err != nil {
 			return "", err
@@ -98,6 +99,9 @@ func (n *Network) AddNode(name, addr string) (netns string, err error) {
 	}
 	return netns, nil
 }
+
+// addr6 is the IPv6 address of a node or guest: the last number is the same.
+func addr6(addr string) string { return "fd94::" + addr[strings.LastIndexByte(addr, '.')+1:] }
 
 // LinkDown takes the bridge's port of a node down: the node sees its carrier go.
 func (n *Network) LinkDown(port string) error { return ip(n.hub, "link", "set", "dev", port, "down") }

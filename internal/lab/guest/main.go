@@ -1,7 +1,7 @@
 // Command guest is /init of the user-mode Linux guests that the lab boots: it prepares the machine, then serves the
 // workloads of internal/lab/work to the harness until it is told to power off.
 //
-// The kernel command line configures it: lab.host=NAME, lab.addr=ADDRESS/BITS.
+// The kernel command line configures it: lab.host=NAME, lab.addr=ADDRESS/BITS, lab.addr6=ADDRESS/BITS (may be left out).
 package main
 
 import (
@@ -35,7 +35,7 @@ func run() error {
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
-	if err := configureNetwork(params["lab.host"], params["lab.addr"]); err != nil {
+	if err := configureNetwork(params["lab.host"], params["lab.addr"], params["lab.addr6"]); err != nil {
 		return err
 	}
 	l, err := net.Listen("tcp", fmt.Sprintf(":%d", control.Port))

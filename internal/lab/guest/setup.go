@@ -39,7 +39,7 @@ func loadModule(path string) error {
 
 // configureNetwork names the machine and brings up lo and vec0. Every guest needs a name of its own: two clients of one
 // name are one NFSv4 client to a server.
-func configureNetwork(host, cidr string) error {
+func configureNetwork(host, cidr, cidr6 string) error {
 	if host == "" {
 		return fmt.Errorf("no lab.host= on the kernel command line")
 	}
@@ -69,6 +69,16 @@ func configureNetwork(host, cidr string) error {
 		}
 		if err := netlink.LinkSetUp(link); err != nil {
 			return fmt.Errorf("set %s up: %w", name, err)
+		}
+		if name == "vec0" && cidr6 != "" {
+			addr6, err := netlink.ParseAddr(cidr6)
+			if err != nil {
+				return fmt.Errorf("lab.addr6=%s: %w", cidr6, err)
+			}
+			addr6.Flags = unix.IFA_F_NODAD // nobody else has it, and finding that out takes a second
+			if err := netlink.AddrAdd(link, addr6); err != nil {
+				return fmt.Errorf("add %s: %w", addr6, err)
+			}
 		}
 	}
 	return nil

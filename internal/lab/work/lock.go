@@ -2,6 +2,7 @@ package work
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -112,11 +113,15 @@ func fcntl(f *os.File, s LockStep) (LockOutcome, error) {
 
 // outcome tells an errno, which is what a step may expect, from other failures.
 func outcome(err error) (LockOutcome, error) {
-	if err == nil {
-		return LockOutcome{}, nil
+	name, err := errnoName(err)
+	return LockOutcome{Errno: name}, err
+}
+
+// errnoName returns the name of an error that is an errno, and other errors as they are.
+func errnoName(err error) (string, error) {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return unix.ErrnoName(errno), nil
 	}
-	if errno, ok := err.(unix.Errno); ok {
-		return LockOutcome{Errno: unix.ErrnoName(errno)}, nil
-	}
-	return LockOutcome{}, err
+	return "", err
 }

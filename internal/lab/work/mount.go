@@ -4,34 +4,48 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// MountArgs describes an NFS mount. The kernel takes it from mount(2) directly, so what mount.nfs would look up
-// (addresses, ports of MOUNT) is given here.
+// MountArgs describes an NFS mount. The kernel takes it from mount(2) directly, so what mount.nfs would look up (addresses) is given here.
 type MountArgs struct {
-	Server  string // address of the server
+	Server  string // IP address of the server
 	Path    string // exported path
 	Dir     string // mount point, made if it is missing
 	Version string // "3", "4.1" or "4.2"
-	Port    int    // of NFS
-	// MountPort is the port of the MOUNT protocol, for version 3.
+	Port    int    // of NFS; if 0, the server's port mapper is asked by version 3, and it is 2049 for others
+	// MountPort is the port of the MOUNT protocol, for version 3; if 0, the port mapper is asked.
 	MountPort int
 	Options   string // further options, comma separated
 }
 
 // data is the option string for mount(2).
 func (a MountArgs) data() (fsType, data string, err error) {
-	opts := []string{"vers=" + a.Version, "proto=tcp", "addr=" + a.Server, fmt.Sprintf("port=%d", a.Port)}
+	server, err := netip.ParseAddr(a.Server)
+	if err != nil {
+		return "", "", err
+	}
+	proto := "tcp"
+	if server.Is6() {
+		proto = "tcp6"
+	}
+	opts := []string{"vers=" + a.Version, "proto=" + proto, "addr=" + a.Server}
+	if a.Port != 0 {
+		opts = append(opts, fmt.Sprintf("port=%d", a.Port))
+	}
 	if a.Version == "3" {
 		fsType = "nfs"
-		opts = append(opts, "nolock", "mountproto=tcp", "mountvers=3", "mountaddr="+a.Server, fmt.Sprintf("mountport=%d", a.MountPort))
+		opts = append(opts, "nolock", "mountproto="+proto, "mountvers=3", "mountaddr="+a.Server)
+		if a.MountPort != 0 {
+			opts = append(opts, fmt.Sprintf("mountport=%d", a.MountPort))
+		}
 	} else {
 		fsType = "nfs4"
-		client, err := localAddr()
+		client, err := localAddr(server.Is6())
 		if err != nil {
 			return "", "", err
 		}
@@ -44,7 +58,7 @@ func (a MountArgs) data() (fsType, data string, err error) {
 }
 
 // localAddr is the guest's address.
-func localAddr() (string, error) {
+func localAddr(ipv6 bool) (string, error) {
 	ifi, err := net.InterfaceByName("vec0")
 	if err != nil {
 		return "", err
@@ -54,11 +68,11 @@ func localAddr() (string, error) {
 		return "", err
 	}
 	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && (n.IP.To4() == nil) == ipv6 {
 			return n.IP.String(), nil
 		}
 	}
-	return "", fmt.Errorf("vec0 has no IPv4 address")
+	return "", fmt.Errorf("vec0 has no such address (IPv6: %v)", ipv6)
 }
 
 func mount(_ context.Context, a MountArgs, _ func(any)) (any, error) {
@@ -70,6 +84,9 @@ func mount(_ context.Context, a MountArgs, _ func(any)) (any, error) {
 		return nil, err
 	}
 	source := a.Server + ":" + a.Path
+	if strings.Contains(a.Server, ":") {
+		source = "[" + a.Server + "]:" + a.Path
+	}
 	if err := unix.Mount(source, a.Dir, fsType, 0, data); err != nil {
 		return nil, fmt.Errorf("mount %s of type %s with %s: %w", source, fsType, data, err)
 	}

@@ -15,7 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { registry["tree"] = with(tree) }
+func init() {
+	registry["tree"] = with(tree)
+	registry["tree-unpack"] = with(treePart(unpack))
+	registry["tree-compare"] = with(treePart(func(root string, archive []byte) error {
+		return errors.Join(dropCaches(), compareTree(root, archive))
+	}))
+}
+
+// treePart is one part of what tree does, for trees that are to stay.
+func treePart(part func(root string, archive []byte) error) func(context.Context, TreeArgs, func(any)) (any, error) {
+	return func(_ context.Context, args TreeArgs, _ func(any)) (any, error) {
+		archive, err := makeTar(args.Files)
+		if err != nil {
+			return nil, err
+		}
+		return nil, part(filepath.Join(args.Dir, "tree"), archive)
+	}
+}
 
 // TreeArgs says where a tree is to be unpacked, and how large it is.
 type TreeArgs struct {
