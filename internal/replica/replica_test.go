@@ -18,6 +18,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"holdfast/internal/identity"
+	"holdfast/internal/identity/identitytest"
+	"holdfast/internal/link"
 	"holdfast/internal/replica/transport"
 	"holdfast/internal/vfs"
 	"holdfast/internal/wal"
@@ -33,10 +36,12 @@ func (bootClock) MonotonicNS() int64 {
 	return ts.Nano()
 }
 
-// cluster is a group of Replicas in one process, over real TCP and real logs.
+// cluster is a group of Replicas in one process, over real connections and real logs.
 type cluster struct {
 	t     testing.TB
 	dir   string
+	ids   *identitytest.Cluster
+	creds map[uint64]*identity.Credentials
 	addrs map[uint64]string
 	first []uint64 // members of the first configuration; there is an address for one node beyond them, which join starts
 	mu    sync.Mutex
@@ -46,6 +51,7 @@ type cluster struct {
 
 type clusterNode struct {
 	id      uint64
+	port    *port
 	tr      *transport.Transport
 	group   *transport.Group
 	log     *wal.Log
@@ -66,7 +72,10 @@ func newCluster(t testing.TB, n int, tweak func(*Config)) *cluster {
 }
 
 func newClusterOf(t testing.TB, ids []uint64, tweak func(*Config)) *cluster {
-	c := &cluster{t: t, dir: t.TempDir(), addrs: map[uint64]string{}, nodes: map[uint64]*clusterNode{}, tweak: tweak}
+	c := &cluster{
+		t: t, dir: t.TempDir(), ids: identitytest.New(t), creds: map[uint64]*identity.Credentials{}, addrs: map[uint64]string{},
+		nodes: map[uint64]*clusterNode{}, tweak: tweak,
+	}
 	listeners := map[uint64]net.Listener{}
 	c.first = ids
 	for _, id := range append(slices.Clone(ids), uint64(len(ids))+1) {
@@ -74,7 +83,7 @@ func newClusterOf(t testing.TB, ids []uint64, tweak func(*Config)) *cluster {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.addrs[id] = ln.Addr().String()
+		c.addrs[id], c.creds[id] = ln.Addr().String(), c.ids.Node(id)
 		if slices.Contains(ids, id) {
 			listeners[id] = ln
 		} else {
@@ -120,7 +129,8 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	if n.log, err = wal.Open(vfs.OS(), dir+"/log", wal.Options{SegmentBytes: 16 << 20, Spares: 2}); err != nil {
 		c.t.Fatal(err)
 	}
-	if n.tr, err = transport.New(transport.Config{ID: id, Peers: c.addrs, Dial: dialTCP, Logger: quiet}, ln); err != nil {
+	n.port = c.serve(c.creds[id], ln)
+	if n.tr, err = transport.New(transport.Config{ID: id, Peers: c.addrs, Dial: n.port.dial, Logger: quiet}, n.port.raft); err != nil {
 		c.t.Fatal(err)
 	}
 	lateGroup := &lateTransport{}
@@ -147,10 +157,28 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	return n
 }
 
-// dialTCP connects without TLS, which is package transport's to test.
-func dialTCP(ctx context.Context, _ uint64, addr string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
+// port is a node's port, served.
+type port struct {
+	dialer link.Dialer
+	raft   net.Listener
+	mux    *link.Mux
+	served chan error
+}
+
+func (c *cluster) serve(creds *identity.Credentials, ln net.Listener) *port {
+	p := &port{dialer: link.Dialer{Creds: creds}, mux: link.Listen(ln, creds, link.Options{Logger: quiet}), served: make(chan error, 1)}
+	p.raft = p.mux.Listener(link.ProtoRaft)
+	go func() { p.served <- p.mux.Serve(context.Background()) }()
+	return p
+}
+
+func (p *port) dial(ctx context.Context, id uint64, addr string) (*link.Conn, error) {
+	return p.dialer.Dial(ctx, addr, id, link.ProtoRaft)
+}
+
+func (p *port) close() error {
+	_ = p.mux.Close() // Serve tells of what went wrong
+	return <-p.served
 }
 
 type lateTransport struct{ *transport.Group }
@@ -163,6 +191,9 @@ func (c *cluster) stop(id uint64) *clusterNode {
 	c.mu.Unlock()
 	if n == nil {
 		return nil
+	}
+	if err := n.port.close(); err != nil {
+		c.t.Error(err)
 	}
 	_ = n.tr.Close()
 	if err := n.replica.Close(); err != nil && n.fatal.Load() == nil {

@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"holdfast/internal/link"
 )
 
 // acceptLoop takes connections from peers.
 func (t *Transport) acceptLoop() {
 	for {
-		conn, err := t.ln.Accept()
+		accepted, err := t.ln.Accept()
 		if err != nil {
 			if t.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
@@ -25,6 +27,13 @@ func (t *Transport) acceptLoop() {
 			case <-time.After(100 * time.Millisecond): // out of descriptors, most likely
 			case <-t.ctx.Done():
 			}
+			continue
+		}
+		conn, ok := accepted.(*link.Conn)
+		if !ok {
+			// Nobody knows who it is.
+			t.cfg.Logger.Error("the transport's listener is not one of package link", "type", fmt.Sprintf("%T", accepted))
+			_ = accepted.Close()
 			continue
 		}
 		if !t.track(conn) {
@@ -38,7 +47,7 @@ func (t *Transport) acceptLoop() {
 	}
 }
 
-func (t *Transport) track(conn net.Conn) bool {
+func (t *Transport) track(conn *link.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -48,7 +57,7 @@ func (t *Transport) track(conn net.Conn) bool {
 	return true
 }
 
-func (t *Transport) untrack(conn net.Conn) {
+func (t *Transport) untrack(conn *link.Conn) {
 	_ = conn.Close()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -56,7 +65,7 @@ func (t *Transport) untrack(conn net.Conn) {
 }
 
 // admit notes whose connection it is; false: the node is no peer any more.
-func (t *Transport) admit(conn net.Conn, p *peer) bool {
+func (t *Transport) admit(conn *link.Conn, p *peer) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.peer(p.id) != p {
@@ -67,7 +76,7 @@ func (t *Transport) admit(conn net.Conn, p *peer) bool {
 }
 
 // serve does everything for one accepted connection.
-func (t *Transport) serve(conn net.Conn) {
+func (t *Transport) serve(conn *link.Conn) {
 	h, p, err := t.welcome(conn)
 	if err != nil {
 		level := slog.LevelWarn
@@ -96,7 +105,7 @@ func (t *Transport) serve(conn net.Conn) {
 }
 
 // welcome finds out who is on the other side.
-func (t *Transport) welcome(conn net.Conn) (h hello, p *peer, err error) {
+func (t *Transport) welcome(conn *link.Conn) (h hello, p *peer, err error) {
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return h, nil, err
 	}
@@ -154,7 +163,7 @@ func (t *Transport) serveMessages(r *bufio.Reader, from uint64) error {
 }
 
 // serveSnapshot hands a stream to the group that it is for.
-func (t *Transport) serveSnapshot(conn net.Conn, r *bufio.Reader, from uint64) error {
+func (t *Transport) serveSnapshot(conn *link.Conn, r *bufio.Reader, from uint64) error {
 	s := newStream(conn, r)
 	b, err := s.Receive()
 	if err != nil {

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"net"
 	"sync"
+
+	"holdfast/internal/link"
 )
 
 // readFrame reads one frame and returns its content in a buffer of its own.
@@ -43,13 +44,13 @@ type Stream interface {
 const MaxStreamFrameBytes = 1 << 20
 
 type stream struct {
-	w     writer
+	w     *link.Conn
 	r     *bufio.Reader
 	close func() error
 }
 
-func newStream(conn net.Conn, r *bufio.Reader) *stream {
-	return &stream{w: asWriter(conn), r: r, close: sync.OnceValue(conn.Close)}
+func newStream(conn *link.Conn, r *bufio.Reader) *stream {
+	return &stream{w: conn, r: r, close: sync.OnceValue(conn.Close)}
 }
 
 func (s *stream) Send(b []byte) error {

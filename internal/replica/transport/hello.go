@@ -6,7 +6,7 @@ import (
 	"io"
 	"net"
 
-	"holdfast/internal/identity"
+	"holdfast/internal/link"
 )
 
 // The hello of a connection:
@@ -120,7 +120,7 @@ func greet(conn net.Conn, h hello) error {
 }
 
 // welcome does the acceptor's part of a hello on conn. check says whether the dialer is who we expect.
-func welcome(conn net.Conn, check func(h hello) refusal) (hello, error) {
+func welcome(conn *link.Conn, check func(h hello) refusal) (hello, error) {
 	var b [helloBytes]byte
 	if _, err := io.ReadFull(conn, b[:]); err != nil {
 		return hello{}, err
@@ -128,7 +128,7 @@ func welcome(conn net.Conn, check func(h hello) refusal) (hello, error) {
 	h, err := decodeHello(b[:])
 	verdict := refusedVersion
 	switch {
-	case err == nil && !proven(conn, h.from):
+	case err == nil && conn.Peer().Node != h.from:
 		verdict = refusedIdentity
 	case err == nil:
 		verdict = check(h)
@@ -143,10 +143,4 @@ func welcome(conn net.Conn, check func(h hello) refusal) (hello, error) {
 		return h, verdict
 	}
 	return h, nil
-}
-
-// proven reports whether a dialer is the node that it says, as far as its connection knows.
-func proven(conn net.Conn, node uint64) bool {
-	c, ok := conn.(interface{ Peer() identity.Peer })
-	return !ok || c.Peer().Node == node
 }

@@ -3,13 +3,14 @@ package transport
 import (
 	"context"
 	"errors"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/link"
 )
 
 // peer is another node.
@@ -85,7 +86,7 @@ type lane struct {
 	wake  chan struct{} // holds at most one token
 
 	mu    sync.Mutex
-	conn  writer // nil: not connected
+	conn  *link.Conn // nil: not connected
 	queue []queued
 	bytes int
 	// busy: somebody is writing, and looks at the queue again afterwards. held: conn has something that the socket had no room for; it goes before the queue.
@@ -190,7 +191,7 @@ func (l *lane) end() {
 	l.busy = false
 }
 
-func (l *lane) setConn(conn writer) {
+func (l *lane) setConn(conn *link.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conn, l.held = conn, false
@@ -246,8 +247,7 @@ func (l *lane) run() {
 var errMoved = errors.New("transport: the peer has another address now")
 
 // use sends what is queued until the connection, which leads to addr, breaks. The other side sends nothing, so reading tells when it closes.
-func (l *lane) use(c net.Conn, addr string) error {
-	conn := asWriter(c)
+func (l *lane) use(conn *link.Conn, addr string) error {
 	broken := make(chan error, 1)
 	var reader sync.WaitGroup
 	reader.Go(func() {
@@ -310,7 +310,7 @@ func (l *lane) appendFrame(bufs [][]byte, q *queued) ([][]byte, int) {
 }
 
 // write sends messages with as few system calls as their size allows.
-func (l *lane) write(conn writer, msgs []queued) error {
+func (l *lane) write(conn *link.Conn, msgs []queued) error {
 	const batchBytes = 1 << 20
 	var bufs [][]byte
 	bytes := 0
@@ -328,43 +328,4 @@ func (l *lane) write(conn writer, msgs []queued) error {
 		bufs, bytes = bufs[:0], 0
 	}
 	return nil
-}
-
-// writer is a connection that gathers what is written and can write without waiting (link.Conn).
-type writer interface {
-	net.Conn
-	// WriteBuffers writes all buffers and waits for room.
-	WriteBuffers(bufs [][]byte) error
-	// TryWrite writes all buffers without waiting, and keeps what there is no room for. It reports whether it keeps nothing.
-	TryWrite(bufs [][]byte) (done bool, err error)
-	// Flush writes what TryWrite kept, and waits for room.
-	Flush() error
-}
-
-func asWriter(conn net.Conn) writer {
-	if w, ok := conn.(writer); ok {
-		return w
-	}
-	return &waiter{Conn: conn}
-}
-
-// waiter makes a writer of a connection that is none: all is written by who can wait.
-type waiter struct {
-	net.Conn
-	kept net.Buffers
-}
-
-func (w *waiter) TryWrite(bufs [][]byte) (done bool, err error) {
-	w.kept = append(w.kept, bufs...)
-	return false, nil
-}
-
-func (w *waiter) Flush() error {
-	_, err := w.kept.WriteTo(w.Conn)
-	return err
-}
-
-func (w *waiter) WriteBuffers(bufs [][]byte) error {
-	w.kept = append(w.kept, bufs...)
-	return w.Flush()
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"holdfast/internal/link"
 )
 
 // ErrUnknownPeer is returned for a node that is no peer.
@@ -35,7 +37,7 @@ type Config struct {
 	ID    uint64
 	Peers map[uint64]string
 	// Dial connects to a node at an address, and makes sure that it is that node. errors.Is must find ECONNREFUSED in its error if nobody listens there.
-	Dial func(ctx context.Context, id uint64, addr string) (net.Conn, error)
+	Dial func(ctx context.Context, id uint64, addr string) (*link.Conn, error)
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
 	// RedialMin and RedialMax are the pauses between attempts to connect; defaults 20 ms and 500 ms.
@@ -70,7 +72,7 @@ type Transport struct {
 
 	mu     sync.Mutex
 	groups map[uint64]*Group
-	conns  map[net.Conn]*peer // accepted ones, and whose; nil before the hello
+	conns  map[*link.Conn]*peer // accepted ones, and whose; nil before the hello
 	closed bool
 }
 
@@ -89,7 +91,7 @@ func New(cfg Config, ln net.Listener) (*Transport, error) {
 	t := &Transport{
 		cfg: cfg, ln: ln,
 		groups: make(map[uint64]*Group),
-		conns:  make(map[net.Conn]*peer),
+		conns:  make(map[*link.Conn]*peer),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.peers.Store(&map[uint64]*peer{})
@@ -101,7 +103,7 @@ func New(cfg Config, ln net.Listener) (*Transport, error) {
 // SetPeers says which nodes there are, and where; this one may be among them. New ones are connected to. Connections from and to those that are not named any more
 // are closed. One whose address has changed is connected to there.
 func (t *Transport) SetPeers(addrs map[uint64]string) {
-	var closing []net.Conn
+	var closing []*link.Conn
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
@@ -244,7 +246,7 @@ func (g *Group) OpenSnapshot(ctx context.Context, to uint64) (Stream, error) {
 }
 
 // dial connects to a peer and says hello.
-func (t *Transport) dial(ctx context.Context, p *peer, addr string, k kind) (net.Conn, error) {
+func (t *Transport) dial(ctx context.Context, p *peer, addr string, k kind) (*link.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()

@@ -141,14 +141,10 @@ func (c *cluster) start(id uint64, tweak func(*Config)) *node {
 	return n
 }
 
-func dialer(creds *identity.Credentials) func(ctx context.Context, id uint64, addr string) (net.Conn, error) {
+func dialer(creds *identity.Credentials) func(ctx context.Context, id uint64, addr string) (*link.Conn, error) {
 	d := link.Dialer{Creds: creds}
-	return func(ctx context.Context, id uint64, addr string) (net.Conn, error) {
-		c, err := d.Dial(ctx, addr, id, link.ProtoRaft)
-		if err != nil {
-			return nil, err
-		}
-		return c, nil
+	return func(ctx context.Context, id uint64, addr string) (*link.Conn, error) {
+		return d.Dial(ctx, addr, id, link.ProtoRaft)
 	}
 }
 
@@ -241,7 +237,7 @@ func TestGarbageEndsAConnectionOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = conn.Write([]byte(garbage))
-		_ = conn.(*link.Conn).CloseWrite()
+		_ = conn.CloseWrite()
 		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 		if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%q: the connection stays open", garbage)
