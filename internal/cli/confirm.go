@@ -27,6 +27,7 @@ func (o *options) typed(ctx context.Context, question string) (word string, ok b
 	}()
 	select {
 	case <-ctx.Done():
+		fmt.Fprintln(o.errOut)
 		return "", false, ctx.Err()
 	case r := <-done:
 		if r.err != nil && !errors.Is(r.err, io.EOF) {

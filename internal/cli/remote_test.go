@@ -228,3 +228,36 @@ func TestService(t *testing.T) {
 		t.Error(out.String())
 	}
 }
+
+// TestGiveAway is about a data folder of the user that the service runs as, where root makes a node.
+func TestGiveAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	const user = 12345
+	dir := t.TempDir()
+	if err := os.Chown(dir, user, user); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errOut := run("init", "--name", "a", "--peer", "10.0.0.11", "--data", dir); code != ExitOK {
+		t.Fatal(errOut)
+	}
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		files++
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if uid, gid, ok := ownerOf(info); !ok || uid != user || gid != user {
+			t.Errorf("%s belongs to %d:%d", path, uid, gid)
+		}
+		return nil
+	})
+	if err != nil || files < 5 {
+		t.Errorf("%d files, %v", files, err)
+	}
+}

@@ -45,13 +45,27 @@ Exit code: 0 after a signal, 1 when the node could not go on (its log says why),
 				o.sayf("no mistakes found; the data folder is %s", local.Data)
 				return nil
 			}
-			return node.Run(cmd.Context(), local, o.release, newLogger(local.Log))
+			log := newLogger(local.Log)
+			warnOwner(log, local.Data)
+			return node.Run(cmd.Context(), local, o.release, log)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the node's own configuration `file` (default: "+config.DefaultLocalPath+", if it is there)")
 	cmd.Flags().StringVar(&listen, "listen", "", "`host:port` of the node's one port, in place of the file's")
 	cmd.Flags().BoolVar(&check, "check", false, "check the file and exit")
 	return cmd
+}
+
+// warnOwner warns of what keeps the service from running again: root makes files in a folder that belongs to the service's user.
+func warnOwner(log *slog.Logger, dir string) {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return
+	}
+	if uid, _, ok := ownerOf(info); ok && uid != 0 {
+		log.Warn("the data folder belongs to another user, who cannot use the files that root makes in it now: stop this, give the folder back with chown -R, and start the service (systemctl start holdfast)",
+			"data", dir, "owner", uid)
+	}
 }
 
 // newLogger makes the daemon's log on standard error. Under systemd the journal adds the time itself.

@@ -51,7 +51,8 @@ func (o *options) startService(ctx context.Context) error {
 		return fmt.Errorf("enable %s: %w", unit, err)
 	}
 	// A start would do nothing if it ran already, with another identity.
-	if _, err := o.systemctl(ctx, "restart", unit); err != nil {
+	_, err := asking(ctx, o, "starting "+unit, func(ctx context.Context) (string, error) { return o.systemctl(ctx, "restart", unit) })
+	if err != nil {
 		return fmt.Errorf("start %s: %w; its log: journalctl -u holdfast", unit, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("%s is started, but after %v the node does not answer, or knows no leader of the cluster; its log: journalctl -u holdfast", unit, startTimeout))
