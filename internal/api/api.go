@@ -105,7 +105,9 @@ type VolumeStatus struct {
 	Replicas []ReplicaStatus `json:"replicas,omitempty"` // as the leader sees them; leader only
 	Clients  []ClientStatus  `json:"clients,omitempty"`  // leader only
 	Exports  []string        `json:"exports"`
-	Prefer   []string        `json:"prefer,omitempty"`
+	// Published are the exports that this node's copy knows of; they follow Exports in moments.
+	Published []string `json:"published,omitempty"`
+	Prefer    []string `json:"prefer,omitempty"`
 	// Placement says why the volume is led where it is.
 	Placement string `json:"placement,omitempty"`
 	// AddressProblem is why the address is not where it should be.

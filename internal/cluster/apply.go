@@ -99,7 +99,7 @@ func (c *change) init(in *Init) error {
 		return refuse(CodeInvalid, "a cluster begins with an identity and node 1")
 	}
 	c.ID, c.Name, c.CA, c.SealedKey, c.Timing = in.ID, in.Name, in.CA, in.SealedKey, in.Timing
-	c.Version, c.Created = 1, c.cmd.Time
+	c.Version, c.Created = min(in.Node.MaxVersion, MaxVersion), c.cmd.Time
 	n := in.Node
 	n.Role, n.Joined = RoleData, c.cmd.Time
 	c.Nodes = []Node{n}

@@ -12,8 +12,8 @@ import (
 const Group = 0
 
 // MaxVersion is the newest cluster version that this program supports. What a command does may change with the version only; it rises when all nodes support the
-// next one (RaiseVersion).
-const MaxVersion = 1
+// next one (RaiseVersion). It counts for volumes, too (volume.MaxVersion).
+const MaxVersion = 2
 
 // MaxNodes bounds a cluster: every node votes in the cluster's own group.
 const MaxNodes = 9

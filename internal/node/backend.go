@@ -45,7 +45,44 @@ func (n *Node) Do(ctx context.Context, by string, cmd cluster.Command) (cluster.
 		return cluster.Result{}, api.Errorf(http.StatusBadRequest, "%v", err)
 	}
 	cmd.What = n.whatChanges(&cmd)
-	return n.cluster.do(ctx, by, cmd)
+	r, err := n.cluster.do(ctx, by, cmd)
+	if err == nil && r.Error == "" {
+		n.awaitEffect(ctx, &cmd)
+	}
+	return r, err
+}
+
+// effectPatience is how long a command that changes volumes waits until their leaders have followed. What it changed is decided by then, and takes effect later.
+const effectPatience = 3 * time.Second
+
+// awaitEffect waits until what was configured is what clients see, so that the next thing that somebody does can rely on it.
+func (n *Node) awaitEffect(ctx context.Context, cmd *cluster.Command) {
+	if cmd.SetVolume == nil && cmd.ApplySpec == nil && cmd.AddVolume == nil {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, effectPatience)
+	defer cancel()
+	for limited.Err() == nil {
+		state := n.cluster.state()
+		behind := slices.ContainsFunc(n.Status(limited, false).Volumes, func(v api.VolumeStatus) bool {
+			want := state.VolumeByID(v.ID)
+			return want != nil && (!v.Serving || !samePaths(&want.Spec, v.Published))
+		})
+		if !behind {
+			return
+		}
+		pause(limited, leaderPoll)
+	}
+}
+
+// samePaths reports whether a volume's exports are those that clients can mount.
+func samePaths(spec *config.VolumeSpec, published []string) bool {
+	var want []string
+	for i := range spec.Exports {
+		want = append(want, spec.Exports[i].Path)
+	}
+	slices.Sort(want)
+	return slices.Equal(want, published)
 }
 
 // whatChanges says in words what a command changes of the configuration.

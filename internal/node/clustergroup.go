@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -40,47 +39,47 @@ type clusterGroup struct {
 	waiting map[string]chan cluster.Result // by the command's id
 }
 
-// openCluster opens the cluster's group on this node. Nothing happens before its replica is started.
-func openCluster(n *Node, hints join.Hints) (_ *clusterGroup, err error) {
+// openCluster reads what this node knows of the cluster. It takes part in the group only after join.
+func openCluster(n *Node) (*clusterGroup, error) {
 	dir := join.Dir(n.local.Data)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make its folder: %w", err)
-	}
 	g := &clusterGroup{node: n, waiting: make(map[string]chan cluster.Result), changes: newChanges()}
-	defer func() {
-		if err != nil && g.wal != nil {
-			err = errors.Join(err, g.wal.Close())
-		}
-	}()
+	var err error
 	if g.machine, err = cluster.OpenMachine(vfs.OS(), cluster.Name(dir), func(*cluster.State) { g.changes.signal() }); err != nil {
 		return nil, err
 	}
 	if g.wal, err = wal.Open(vfs.OS(), filepath.Join(dir, "log"), wal.Options{SegmentBytes: clusterSegmentBytes}); err != nil {
 		return nil, fmt.Errorf("open its log: %w", err)
 	}
+	return g, nil
+}
+
+// join makes this node's member of the group. Nothing happens before start.
+func (g *clusterGroup) join(hints join.Hints) error {
+	n := g.node
 	// Before the state is here, only Init and Join know the timing that all nodes share.
 	agreed := hints.Timing
-	if s := g.machine.State(); s.ID != "" {
+	if s := g.state(); s.ID != "" {
 		agreed = s.Timing
 	}
 	_, known := n.begun.has(cluster.Group)
 	var link plainLink
+	var err error
 	g.replica, err = replica.New(replica.Config{
 		ID: plain(n.id.Node), Peers: []uint64{1}, Fresh: !known, Timing: timing(agreed),
-		Log: g.wal, Meta: replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)},
+		Log: g.wal, Meta: replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(join.Dir(n.local.Data), metaFile)},
 		StateMachine: g.machine, Transport: &link, Clock: n.clock,
 		Applied: g.applied, Event: g.event, Fatal: n.fail, Logger: n.log.With("group", "cluster"),
 		RetainBytes: clusterSegmentBytes, CheckpointBytes: clusterSegmentBytes,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.begun.add(cluster.Group, 0); err != nil {
-		return nil, err
+		return err
 	}
 	link.Group, link.full = n.transport.Join(cluster.Group, plainHandler{g.replica}), g.fullNumber
 	g.group = link.Group
-	return g, nil
+	return nil
 }
 
 func (g *clusterGroup) start() {
@@ -95,6 +94,9 @@ func (g *clusterGroup) close() error {
 	var errs []error
 	if g.replica != nil {
 		errs = append(errs, g.replica.Close())
+		if g.group != nil {
+			g.group.Leave()
+		}
 		if _, err := g.machine.Checkpoint(context.Background()); err != nil {
 			errs = append(errs, err)
 		}

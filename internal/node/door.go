@@ -30,7 +30,7 @@ type door struct {
 	// stopOpen ends the listener that the leader of a volume of the kind listen has opened.
 	stopOpen     context.CancelFunc
 	stopNodePort context.CancelFunc
-	work          sync.WaitGroup
+	work         sync.WaitGroup
 
 	mu      sync.Mutex
 	problem string // why the address is not here although it should be

@@ -227,16 +227,18 @@ func TestStartErrors(t *testing.T) {
 	checkGoroutines(t)
 	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}}).startAll()
 	first := c.nodes[0]
-	copied := filepath.Join(t.TempDir(), "copy")
-	if err := os.CopyFS(filepath.Join(copied, "identity"), os.DirFS(identity.Dir(first.dir))); err != nil {
-		t.Fatal(err)
+	copied, whole := filepath.Join(t.TempDir(), "copy"), filepath.Join(t.TempDir(), "whole")
+	for _, folder := range []string{filepath.Join(copied, "identity"), filepath.Join(whole, "identity"), filepath.Join(whole, "cluster")} {
+		if err := os.CopyFS(folder, os.DirFS(filepath.Join(first.dir, filepath.Base(folder)))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for i, tt := range []struct {
 		name, data, listen, want string
 	}{
 		{"folder in use", first.dir, c.network + ".8:7420", "is in use by another holdfast process"},
 		{"no identity", t.TempDir(), c.network + ".8:7420", "run holdfast init or holdfast join"},
-		{"port in use", copied, first.peer, "`listen` in the node's file"},
+		{"port in use", whole, first.peer, "`listen` in the node's file"},
 		{"half a folder", copied, c.network + ".8:7420", "the data folder is not whole"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -139,28 +139,30 @@ func (n *Node) open() error {
 	if n.creds, err = n.id.Credentials(); err != nil {
 		return err
 	}
-	n.creds.Revoked = n.revoked
 	n.dialer = &link.Dialer{Creds: n.creds}
 	n.peers = newPeerClients(n)
 	n.ports = portmap.New(portmap.Config{Log: n.log})
 	if n.begun, err = loadBegun(n.local.Data); err != nil {
 		return err
 	}
+	hints, err := join.LoadHints(n.local.Data)
+	if err != nil {
+		return err
+	}
+	if n.cluster, err = openCluster(n); err != nil {
+		return fmt.Errorf("the cluster's own group: %w", err)
+	}
+	n.creds.Revoked = func(p identity.Peer) bool { return n.cluster.state().IsRevoked(p.Node, p.Serial) }
 	ln, err := listenPeers(n.ctx, n.local.Listen)
 	if err != nil {
 		return err
 	}
 	n.mux = link.Listen(ln, n.creds, link.Options{Logger: n.log})
-	hints, err := join.LoadHints(n.local.Data)
-	if err != nil {
-		return err
-	}
 	n.transport, err = transport.New(transport.Config{ID: n.id.Node, Peers: n.without(hints.Peers), Dial: n.dialRaft, Logger: n.log}, n.mux.Listener(link.ProtoRaft))
 	if err != nil {
 		return fmt.Errorf("open the node's port: %w", err)
 	}
-	n.cluster, err = openCluster(n, hints)
-	if err != nil {
+	if err := n.cluster.join(hints); err != nil {
 		return fmt.Errorf("the cluster's own group: %w", err)
 	}
 	return nil
@@ -192,14 +194,6 @@ func (n *Node) serve() error {
 	n.work.Go(func() { n.cluster.govern(n.ctx) })
 	n.work.Go(func() { systemd.Run(n.ctx, n.log, n.alive) })
 	return nil
-}
-
-// revoked reports whether a certificate is not accepted any more.
-func (n *Node) revoked(p identity.Peer) bool {
-	if n.cluster == nil {
-		return false // nothing is served yet
-	}
-	return n.cluster.state().IsRevoked(p.Node, p.Serial)
 }
 
 // caller is who uses the API by the node's port.

@@ -92,6 +92,10 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume) api.VolumeS
 func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluster.Volume, st *replica.Status) {
 	vs.Serving, vs.LeaseMS = s.isServing(), st.LeaseNS/int64(time.Millisecond)
 	vs.UsedBytes, _ = s.volume.Usage()
+	for _, e := range s.volume.Exports() {
+		vs.Published = append(vs.Published, e.Path)
+	}
+	slices.Sort(vs.Published)
 	if free, total, err := s.store.Space(); err == nil {
 		vs.Space = api.SpaceStatus{FreeBytes: free, TotalBytes: total, Full: s.full.Load()}
 	}

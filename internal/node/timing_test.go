@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/internal/cluster"
 	"holdfast/internal/config"
 	"holdfast/internal/replica"
+	"holdfast/internal/volume"
 )
 
 // TestTiming checks that every timing that a cluster can be made with is one that a raft group can work with.
@@ -37,5 +39,12 @@ func TestTiming(t *testing.T) {
 	}
 	if taken < 10 {
 		t.Errorf("%d timings were taken", taken)
+	}
+}
+
+// TestVersions checks that the cluster and the volumes count the same versions.
+func TestVersions(t *testing.T) {
+	if cluster.MaxVersion != volume.MaxVersion {
+		t.Errorf("the cluster goes up to version %d, volumes up to %d", cluster.MaxVersion, volume.MaxVersion)
 	}
 }
