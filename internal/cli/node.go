@@ -129,7 +129,8 @@ func newNodeRemove(o *options) *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Take a node out of the cluster",
 		Long: `Take a node out of the cluster: what it leads is handed over, its copies move to other nodes, and when it keeps nothing any more it is forgotten and its certificate
-is refused. That takes as long as it takes to copy the data; interrupted, the command stops watching, and the removal goes on.
+is refused. That takes as long as it takes to copy the data; interrupted, the command stops watching, and the removal goes on. Best run it on another node: the one that goes
+cannot tell when it is gone.
 
 A removal after which a volume would survive fewer losses is refused, unless --force says that it is meant.
 
@@ -147,6 +148,10 @@ Exit code: 0 when the node is gone, 1 otherwise.`,
 			if n == nil {
 				return noNode(state, name)
 			}
+			status, err := ask(cmd, o, o.status)
+			if err != nil {
+				return err
+			}
 			res, err := o.do(cmd, cluster.Command{RemoveNode: &cluster.RemoveNode{Name: name, Force: force}})
 			if err != nil {
 				return err
@@ -154,6 +159,13 @@ Exit code: 0 when the node is gone, 1 otherwise.`,
 			if noWait {
 				return o.print(res, func() error {
 					o.sayf("node %s is being removed; `holdfast status` shows how far that is", name)
+					return nil
+				})
+			}
+			if status.ID == n.Number {
+				// It is told nothing any more once the others have let it go.
+				return o.print(res, func() error {
+					o.sayf("node %s is being removed; as it is the node that answers here, only `holdfast status` on another one can say when that is done", name)
 					return nil
 				})
 			}
@@ -203,6 +215,10 @@ func removalText(state *cluster.State, status *api.Status, number uint64, name s
 			continue
 		}
 		text := "volume " + v.Spec.Name
+		if slices.Contains(v.Members, number) && len(v.Former) == 0 {
+			// The cluster would have begun by now if it could.
+			text += " (no other node may keep it: add one, let others keep it with `holdfast volume set " + v.Spec.Name + " --nodes`, or delete it)"
+		}
 		if s := volumeStatus(status, v.Spec.Name); s != nil {
 			for _, r := range s.Replicas {
 				if r.Learner || r.Snapshot || (!r.InSync && !r.Witness) {

@@ -126,6 +126,7 @@ func TestNodes(t *testing.T) {
 	s.run(ExitFailed, "node", "remove", "z")
 	s.run(ExitOK, "node", "remove", "b")
 	s.run(ExitOK, "node", "remove", "c", "--force", "--no-wait")
+	s.run(ExitOK, "node", "remove", "a", "--force") // the node that answers
 	s.run(ExitOK, "node", "list")
 	text := s.text.String()
 	for _, token := range f.machine.State().Tokens {
@@ -476,12 +477,17 @@ func TestRemovalText(t *testing.T) {
 	f := newFake(t, "a", "b", "c", "d")
 	f.must(cluster.Command{AddVolume: &cluster.AddVolume{Spec: volumeAt("main", "10.0.0.50/24")}})
 	f.must(cluster.Command{RemoveNode: &cluster.RemoveNode{Name: "b"}})
+	before := f.machine.State()
 	status := f.Status(t.Context(), false) // begins to move the copy
 	state := f.machine.State()
 	for i := range status.Volumes[0].Replicas {
 		if r := &status.Volumes[0].Replicas[i]; r.Node == "d" {
 			r.InSync, r.Learner, r.Snapshot, r.SentBytes, r.Rate, r.Remaining = false, true, true, 1<<30, 100<<20, 20
 		}
+	}
+	pinned := "moving what node b keeps: volume main (no other node may keep it: add one, let others keep it with `holdfast volume set main --nodes`, or delete it)"
+	if got := removalText(before, &api.Status{}, 2, "b"); got != pinned {
+		t.Errorf("%q, want %q", got, pinned)
 	}
 	want := "moving what node b keeps: volume main: d receives a copy, 1.0 GiB so far, 100.0 MiB/s, 20 s left"
 	if got := removalText(state, &status, 2, "b"); got != want {
