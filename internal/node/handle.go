@@ -55,6 +55,10 @@ const retryPause = time.Millisecond
 
 // await waits until a request that was turned away may be tried again, and reports whether that is here. A request whose connection ended meanwhile may be of an
 // earlier leadership of this node (follow ends them all): its client may have had the answer from another leader, and gone on.
+//
+// If it may not, the request is dropped and the connection left to follow, which ends it when the address is given up. Reset before that, the client would be back
+// at once, here still, on a connection that the next leader does not know of and so cannot tickle: if the address goes before the reset of that one is sent, the
+// client takes it for a good connection and waits for its keepalive, 20 s.
 func (s *service) await(conn *clientConn) bool {
 	if phase, _ := s.phases.get(); phase == serving {
 		pause(s.ctx, retryPause)
@@ -76,7 +80,6 @@ func (s *service) read(conn *clientConn, req *gateway.Request) {
 		}
 		if !s.await(conn) {
 			putReply(e.Bytes())
-			conn.Reset()
 			return
 		}
 	}
@@ -89,8 +92,12 @@ func (s *service) propose(conn *clientConn, rec rpc.Record, req *gateway.Request
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, gateway.ErrNotServing) || !s.await(conn) {
+		if !errors.Is(err, gateway.ErrNotServing) {
 			conn.Reset()
+			rec.Done()
+			return
+		}
+		if !s.await(conn) {
 			rec.Done()
 			return
 		}
