@@ -73,6 +73,10 @@ func (c *change) run() error {
 		return c.setMembers(cmd.SetMembers)
 	case cmd.MembersDone != nil:
 		return c.membersDone(cmd.MembersDone)
+	case cmd.RebuildCopy != nil:
+		return c.rebuildCopy(cmd.RebuildCopy)
+	case cmd.CopyDropped != nil:
+		return c.copyDropped(cmd.CopyDropped)
 	case cmd.RaiseVersion != nil:
 		return c.raiseVersion(cmd.RaiseVersion)
 	case cmd.Note != nil:

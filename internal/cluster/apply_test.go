@@ -118,6 +118,30 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestRebuild has a copy thrown away and made anew.
+func TestRebuild(t *testing.T) {
+	b := newBench(t)
+	b.must(Command{AddVolume: &AddVolume{Spec: spec("v", "10.0.0.100/24")}})
+	b.refused(CodeConflict, Command{RebuildCopy: &RebuildCopy{Volume: "v", Node: "a"}}) // the only one
+	two, three := b.join("2", RoleData), b.join("3", RoleData)
+	b.settle()
+	b.refused(CodeNotFound, Command{RebuildCopy: &RebuildCopy{Volume: "x", Node: "a"}})
+	b.refused(CodeNotFound, Command{RebuildCopy: &RebuildCopy{Volume: "v", Node: "z"}})
+	b.must(Command{RebuildCopy: &RebuildCopy{Volume: "v", Node: "2"}})
+	b.refused(CodeConflict, Command{RebuildCopy: &RebuildCopy{Volume: "v", Node: "3"}}) // one at a time
+	id := b.m.State().Volume("v").ID
+	b.refused(CodeConflict, Command{CopyDropped: &CopyDropped{Volume: id, Node: two}})
+	b.settle()
+	if got := members(b, "v"); !slices.Equal(got, []uint64{1, three}) {
+		t.Fatalf("members %v: the copy does not go, or comes back before it is dropped", got)
+	}
+	b.must(Command{CopyDropped: &CopyDropped{Volume: id, Node: two}})
+	b.settle()
+	if got := members(b, "v"); !slices.Equal(got, []uint64{1, two, three}) {
+		t.Errorf("members %v", got)
+	}
+}
+
 func TestVolumes(t *testing.T) {
 	b := newBench(t)
 	b.must(Command{AddVolume: &AddVolume{Spec: spec("v", "10.0.0.100/24")}})

@@ -37,6 +37,8 @@ type Command struct {
 	ApplySpec      *ApplySpec      `json:"apply_spec,omitempty"`
 	SetMembers     *SetMembers     `json:"set_members,omitempty"`
 	MembersDone    *MembersDone    `json:"members_done,omitempty"`
+	RebuildCopy    *RebuildCopy    `json:"rebuild_copy,omitempty"`
+	CopyDropped    *CopyDropped    `json:"copy_dropped,omitempty"`
 	RaiseVersion   *RaiseVersion   `json:"raise_version,omitempty"`
 	Note           *Event          `json:"note,omitempty"`
 }
@@ -139,6 +141,19 @@ type SetMembers struct {
 type MembersDone struct {
 	Volume  uint32   `json:"volume"`
 	Members []uint64 `json:"members"`
+}
+
+// RebuildCopy throws a node's copy of a volume away and makes it anew from the others.
+type RebuildCopy struct {
+	Volume string `json:"volume"`
+	Node   string `json:"node"`
+	Why    string `json:"why,omitempty"`
+}
+
+// CopyDropped says that a node has thrown its copy away.
+type CopyDropped struct {
+	Volume uint32 `json:"volume"`
+	Node   uint64 `json:"node"`
 }
 
 // RaiseVersion raises the cluster version by one step or several.

@@ -57,6 +57,11 @@ func (s *State) why(v *Volume, want []uint64) string {
 			return fmt.Sprintf("node %s is being removed", node.Name)
 		}
 	}
+	for _, n := range v.Rebuild {
+		if slices.Contains(v.Members, n) {
+			return fmt.Sprintf("the copy on node %s is made anew", s.NodeName(n))
+		}
+	}
 	for _, n := range want {
 		if !slices.Contains(v.Members, n) {
 			if replica.IsWitness(n) {
@@ -116,7 +121,7 @@ func (s *State) wantMembers(v *Volume) []uint64 {
 
 // mayKeep reports whether a node may keep data of a volume.
 func (s *State) mayKeep(v *Volume, n *Node) bool {
-	return n.Role == RoleData && !n.Leaving && (len(v.Spec.Nodes) == 0 || slices.Contains(v.Spec.Nodes, n.Name))
+	return n.Role == RoleData && !n.Leaving && !slices.Contains(v.Rebuild, n.Number) && (len(v.Spec.Nodes) == 0 || slices.Contains(v.Spec.Nodes, n.Name))
 }
 
 // bestKeeper picks the node that should keep a volume beside those that do, or 0.

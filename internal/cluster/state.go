@@ -114,7 +114,9 @@ type Volume struct {
 	// Members are the nodes that shall vote in its group: data nodes, and the witness where there are two of them.
 	Members []uint64 `json:"members"`
 	// Former are those that had it before Members changed, until the group has let them go.
-	Former  []uint64  `json:"former,omitempty"`
+	Former []uint64 `json:"former,omitempty"`
+	// Rebuild are nodes whose copy is to be thrown away, and made anew when they have.
+	Rebuild []uint64  `json:"rebuild,omitempty"`
 	Created time.Time `json:"created"`
 	// Restored is the backup that the volume begins with, empty for one that begins empty.
 	Restored string `json:"restored,omitempty"`

@@ -259,3 +259,37 @@ func (c *change) membersDone(d *MembersDone) error {
 	v.Former = nil
 	return nil
 }
+
+func (c *change) rebuildCopy(r *RebuildCopy) error {
+	v := c.Volume(r.Volume)
+	if v == nil {
+		return refuse(CodeNotFound, "there is no volume %q%s", r.Volume, c.volumeList())
+	}
+	n := c.NodeNamed(r.Node)
+	switch {
+	case n == nil:
+		return refuse(CodeNotFound, "there is no node %q; the nodes are %s", r.Node, c.nodeList())
+	case !slices.Contains(v.DataMembers(), n.Number):
+		return refuse(CodeConflict, "node %s keeps no copy of volume %s, which is on %s", n.Name, v.Spec.Name, c.names(v.DataMembers()))
+	case len(v.DataMembers()) == 1:
+		return refuse(CodeConflict, "the copy on node %s is the only one of volume %s", n.Name, v.Spec.Name)
+	case len(v.Former) > 0 || len(v.Rebuild) > 0:
+		return refuse(CodeConflict, "the copies of volume %s are moving: wait until `holdfast status` shows them in sync", v.Spec.Name)
+	}
+	v.Rebuild = []uint64{n.Number}
+	why := r.Why
+	if why == "" {
+		why = "as told"
+	}
+	c.event(EventMember, n.Name, v.Spec.Name, "the copy on node %s is made anew: %s", n.Name, why)
+	return nil
+}
+
+func (c *change) copyDropped(d *CopyDropped) error {
+	v := c.VolumeByID(d.Volume)
+	if v == nil || slices.Contains(v.Keepers(), d.Node) {
+		return refuse(CodeConflict, "node %s has not given the volume up", c.NodeName(d.Node))
+	}
+	v.Rebuild = slices.DeleteFunc(slices.Clone(v.Rebuild), func(n uint64) bool { return n == d.Node })
+	return nil
+}

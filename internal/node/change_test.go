@@ -100,6 +100,22 @@ func TestGrow(t *testing.T) {
 	}
 }
 
+// TestRebuildCopy has a copy made anew, that of the leader too.
+func TestRebuildCopy(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{}).startAll()
+	w := c.workload()
+	c.busy(w, 100)
+	for _, n := range []*testNode{c.other(c.leader()), c.leader()} {
+		c.mustDo(cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: "v", Node: n.name}})
+		c.logged(n, "this node keeps the volume no longer")
+		c.inSync(3)
+		c.busy(w, 100)
+	}
+	c.verify(w)
+	c.equal()
+}
+
 // TestStandby puts the leader's node into standby: it hands over, does not take the lead again, and a preferred node gets it back only if failback is automatic.
 func TestStandby(t *testing.T) {
 	checkGoroutines(t)

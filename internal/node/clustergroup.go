@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"holdfast/internal/api"
 	"holdfast/internal/cluster"
 	"holdfast/internal/join"
@@ -62,10 +60,11 @@ func (g *clusterGroup) join(hints join.Hints) error {
 		agreed = s.Timing
 	}
 	_, known := n.begun.has(cluster.Group)
-	var link plainLink
+	var link groupLink
 	var err error
 	g.replica, err = replica.New(replica.Config{
-		ID: plain(n.id.Node), Peers: []uint64{1}, Fresh: !known, Timing: timing(agreed),
+		// The witness is a member like any other here: the state holds no file data.
+		ID: n.id.Node, Peers: []uint64{1}, Fresh: !known, FullMembers: true, Timing: timing(agreed),
 		Log: g.wal, Meta: replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(join.Dir(n.local.Data), metaFile)},
 		StateMachine: g.machine, Transport: &link, Clock: n.clock,
 		Applied: g.applied, Event: g.event, Fatal: n.fail, Logger: n.log.With("group", "cluster"),
@@ -77,7 +76,7 @@ func (g *clusterGroup) join(hints join.Hints) error {
 	if err := n.begun.add(cluster.Group, 0); err != nil {
 		return err
 	}
-	link.Group, link.full = n.transport.Join(cluster.Group, plainHandler{g.replica}), g.fullNumber
+	link.Group = n.transport.Join(cluster.Group, g.replica)
 	g.group = link.Group
 	return nil
 }
@@ -245,7 +244,7 @@ func (g *clusterGroup) try(ctx context.Context, by string, cmd cluster.Command) 
 }
 
 // leader returns the number of the node that leads the cluster, or 0.
-func (g *clusterGroup) leader() uint64 { return g.fullNumber(g.replica.Status().Leader) }
+func (g *clusterGroup) leader() uint64 { return g.replica.Status().Leader }
 
 // awaitIndex waits until this node has applied an entry.
 func (g *clusterGroup) awaitIndex(ctx context.Context, index uint64) error {
@@ -260,62 +259,6 @@ func (g *clusterGroup) awaitIndex(ctx context.Context, index uint64) error {
 			return nil // it took effect, which is what counts; this node is late
 		}
 	}
-}
-
-// plain is a node's number as a member of the cluster's own group, of which witnesses are members like any other: they keep its whole state.
-func plain(number uint64) uint64 { return number &^ replica.WitnessBit }
-
-// fullNumber returns the number of the node that a member of the group is.
-func (g *clusterGroup) fullNumber(member uint64) uint64 {
-	s := g.state()
-	if s.Node(member|replica.WitnessBit) != nil {
-		return member | replica.WitnessBit
-	}
-	if g.node.id.Node == member|replica.WitnessBit {
-		return g.node.id.Node
-	}
-	return member
-}
-
-// plainLink carries the group's messages, whose members have other numbers than their nodes.
-type plainLink struct {
-	*transport.Group
-	full func(member uint64) uint64
-}
-
-// Send implements replica.Transport.
-func (l *plainLink) Send(msgs []raftpb.Message) {
-	for i := range msgs {
-		msgs[i].From, msgs[i].To = l.full(msgs[i].From), l.full(msgs[i].To)
-	}
-	l.Group.Send(msgs)
-}
-
-// OpenSnapshot implements replica.Transport.
-func (l *plainLink) OpenSnapshot(ctx context.Context, to uint64) (transport.Stream, error) {
-	return l.Group.OpenSnapshot(ctx, l.full(to))
-}
-
-// plainHandler takes what arrives for the group.
-type plainHandler struct{ *replica.Replica }
-
-// Receive implements transport.Handler.
-func (h plainHandler) Receive(msgs []raftpb.Message) {
-	for i := range msgs {
-		msgs[i].From, msgs[i].To = plain(msgs[i].From), plain(msgs[i].To)
-	}
-	h.Replica.Receive(msgs)
-}
-
-// Unreachable implements transport.Handler.
-func (h plainHandler) Unreachable(id uint64) { h.Replica.Unreachable(plain(id)) }
-
-// PeerGone implements transport.Handler.
-func (h plainHandler) PeerGone(id uint64) { h.Replica.PeerGone(plain(id)) }
-
-// ReceiveSnapshot implements transport.Handler.
-func (h plainHandler) ReceiveSnapshot(ctx context.Context, from uint64, s transport.Stream) error {
-	return h.Replica.ReceiveSnapshot(ctx, plain(from), s)
 }
 
 // changes lets goroutines wait for the next change of something.

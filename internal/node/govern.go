@@ -44,11 +44,7 @@ func (g *clusterGroup) governOnce(ctx context.Context) error {
 	if err := g.fitMembers(ctx, s); err != nil {
 		g.node.log.Info("not all nodes take part in the cluster's decisions yet", "err", err)
 	}
-	var members []uint64
-	for _, m := range g.replica.Voters() {
-		members = append(members, g.fullNumber(m))
-	}
-	for _, cmd := range g.state().Plan(members) {
+	for _, cmd := range g.state().Plan(g.replica.Voters()) {
 		cmd.By = "cluster"
 		r, err := g.propose(ctx, cmd)
 		if err == nil {
@@ -81,12 +77,8 @@ func (g *clusterGroup) makeCluster(ctx context.Context) error {
 // way of those that do.
 func (g *clusterGroup) fitMembers(ctx context.Context, s *cluster.State) error {
 	have := slices.Clone(g.replica.Voters())
-	var want []uint64
-	for _, n := range s.Voters() {
-		want = append(want, plain(n))
-	}
+	want := s.Voters()
 	slices.Sort(have)
-	slices.Sort(want)
 	st := g.replica.Status()
 	if slices.Equal(have, want) && !st.Joint && len(st.Learners) == 0 {
 		return nil
@@ -94,7 +86,7 @@ func (g *clusterGroup) fitMembers(ctx context.Context, s *cluster.State) error {
 	limited, cancel := context.WithTimeout(ctx, memberPatience)
 	defer cancel()
 	want = slices.DeleteFunc(want, func(m uint64) bool {
-		return !slices.Contains(have, m) && !g.node.peers.answers(limited, g.fullNumber(m))
+		return !slices.Contains(have, m) && !g.node.peers.answers(limited, m)
 	})
 	return g.replica.SetMembers(limited, want)
 }

@@ -195,6 +195,7 @@ func (n *Node) drop(id uint32) error {
 		}
 		n.log.Info("this node keeps the volume no longer", "folder", filepath.Base(dir))
 	}
+	defer n.cluster.changes.signal() // upkeep may have to tell
 	return n.begun.remove(uint64(id))
 }
 

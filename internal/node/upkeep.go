@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"holdfast/internal/cluster"
@@ -40,6 +41,9 @@ func (n *Node) upkeepOnce(ctx context.Context) error {
 		return nil // there is no state yet, or this node was removed
 	}
 	n.resolvePeers(ctx)
+	if err := n.reportDropped(ctx); err != nil {
+		return err
+	}
 	if time.Now().After(identity.RenewAt(n.creds.Certificate())) {
 		if err := n.renew(ctx); err != nil {
 			return err
@@ -78,5 +82,24 @@ func (n *Node) renew(ctx context.Context) error {
 		return err
 	}
 	n.log.Info("this node has a new certificate", "expires", r.Expires)
+	return nil
+}
+
+// reportDropped tells the cluster of copies that were to be made anew and that this node has thrown away.
+func (n *Node) reportDropped(ctx context.Context) error {
+	s := n.cluster.state()
+	for i := range s.Volumes {
+		v := &s.Volumes[i]
+		if _, has := n.begun.has(uint64(v.ID)); has || !slices.Contains(v.Rebuild, n.id.Node) || slices.Contains(v.Keepers(), n.id.Node) {
+			continue
+		}
+		r, err := n.cluster.do(ctx, n.id.Name, cluster.Command{CopyDropped: &cluster.CopyDropped{Volume: v.ID, Node: n.id.Node}})
+		if err == nil {
+			err = r.Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
