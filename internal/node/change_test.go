@@ -6,7 +6,10 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -100,13 +103,34 @@ func TestGrow(t *testing.T) {
 	}
 }
 
-// TestRebuildCopy has a copy made anew, that of the leader too.
+// TestRebuildCopy has copies made anew: one in which a disk has changed a byte of a file, and the leader's.
 func TestRebuildCopy(t *testing.T) {
 	checkGoroutines(t)
 	c := newCluster(t, clusterOptions{}).startAll()
+	cl := c.mount("4.1", "/data")
+	content := bytes.Repeat([]byte("a string that a client wrote. "), 8<<10)
+	c.mustWrite(cl, "f", content)
+	rotten := c.other(c.leader())
+	c.mustStop(rotten)
+	if n := rot(t, filepath.Join(rotten.dir, volumesDir), content[:64]); n != 1 {
+		t.Fatalf("%d files hold the client's data", n)
+	}
+	c.start(rotten)
+	c.inSync(3)
+	check := func() api.CheckResult {
+		t.Helper()
+		r, err := c.leader().api().Check(c.context(), "v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := check(); r.Equal {
+		t.Fatal("check does not see that a copy differs")
+	}
 	w := c.workload()
 	c.busy(w, 100)
-	for _, n := range []*testNode{c.other(c.leader()), c.leader()} {
+	for _, n := range []*testNode{rotten, c.leader()} {
 		c.mustDo(cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: "v", Node: n.name}})
 		c.logged(n, "this node keeps the volume no longer")
 		c.inSync(3)
@@ -114,6 +138,33 @@ func TestRebuildCopy(t *testing.T) {
 	}
 	c.verify(w)
 	c.equal()
+	c.mustRead(cl, "f", content)
+}
+
+// rot changes a byte in each file below a folder that begins with some content, and returns how many there are.
+func rot(t *testing.T, dir string, begins []byte) (changed int) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		head := make([]byte, len(begins))
+		if _, err := f.ReadAt(head, 0); err != nil || !bytes.Equal(head, begins) {
+			return nil
+		}
+		changed++
+		_, err = f.WriteAt([]byte{begins[7] ^ 1}, 7)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
 }
 
 // TestStandby puts the leader's node into standby: it hands over, does not take the lead again, and a preferred node gets it back only if failback is automatic.

@@ -1,0 +1,181 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/internal/api"
+	"holdfast/internal/cluster"
+)
+
+func newCheck(o *options) *cobra.Command {
+	var repair bool
+	var wrong string
+	cmd := &cobra.Command{
+		Use:   "check [VOLUME]",
+		Short: "Compare the copies of a volume",
+		Long: `Ask every node for a digest of its copy of the volume, metadata, protocol state and file data included, at the same log index,
+and compare. The volume stays in use; while clients write, the copies may not meet at one index, and check says so.
+
+With --repair, a copy that differs from most of the others is thrown away and made anew from them, while the volume stays in use. Of two copies that differ nobody can say which is right:
+look at the disks and the kernel's log of both nodes, and name the wrong one with --wrong.
+
+Exit code: 0 when all copies are equal (with --repair: in the end), 3 when they differ, 1 when not all of them could be compared.`,
+		Example: `  holdfast check
+  holdfast check main -o json
+  holdfast check main --repair
+  holdfast check main --repair --wrong b`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: o.complete(volumeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			volume, err := o.volumeArg(cmd, args)
+			if err != nil {
+				return err
+			}
+			if wrong != "" && !repair {
+				return withCode(ExitUsage, fmt.Errorf("--wrong says which copy --repair is to make anew: give both"))
+			}
+			check := func(ctx context.Context, c *api.Client) (api.CheckResult, error) { return c.Check(ctx, volume) }
+			res, err := ask(cmd, o, check)
+			if err != nil {
+				return err
+			}
+			if repair && !res.Equal {
+				if err := o.repair(cmd, res, wrong); err != nil {
+					return err
+				}
+				if res, err = ask(cmd, o, check); err != nil {
+					return err
+				}
+			}
+			if err := o.print(res, func() error { printCheck(o, res); return nil }); err != nil {
+				return err
+			}
+			return checkOutcome(res)
+		},
+	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "make copies that differ from most of the others anew")
+	cmd.Flags().StringVar(&wrong, "wrong", "", "`node` whose copy is the wrong one")
+	o.completeFlag(cmd, "wrong", dataNodeNames)
+	return cmd
+}
+
+func printCheck(o *options, res api.CheckResult) {
+	for _, r := range res.Replicas {
+		if r.Error != "" {
+			fmt.Fprintf(o.out, "%s: %s\n", r.Node, r.Error)
+			continue
+		}
+		fmt.Fprintf(o.out, "%s: index %d, digest %s\n", r.Node, r.Index, r.Digest)
+	}
+	if res.Equal {
+		fmt.Fprintf(o.out, "volume %s: all %d copies are equal\n", res.Volume, len(res.Replicas))
+	}
+}
+
+func checkOutcome(res api.CheckResult) error {
+	if len(res.Missing) > 0 {
+		return withCode(ExitFailed, fmt.Errorf("volume %s: no digest from %s: check again when all are up and in sync", res.Volume, strings.Join(res.Missing, ", ")))
+	}
+	if !res.Equal {
+		return withCode(ExitAttention, fmt.Errorf("volume %s: the copies differ: `holdfast check %s --repair` makes the wrong one anew", res.Volume, res.Volume))
+	}
+	return nil
+}
+
+// wrongCopies returns the nodes whose copies differ from those of most. named is the node that a person holds for the wrong one, if any.
+func wrongCopies(res api.CheckResult, named string) ([]string, error) {
+	if err := checkOutcome(res); len(res.Missing) > 0 {
+		return nil, err
+	}
+	count := map[string]int{}
+	for _, r := range res.Replicas {
+		count[r.Digest]++
+	}
+	if named != "" {
+		if !slices.ContainsFunc(res.Replicas, func(r api.ReplicaDigest) bool { return r.Node == named }) {
+			return nil, withCode(ExitUsage, fmt.Errorf("node %s keeps no copy of volume %s", named, res.Volume))
+		}
+		return []string{named}, nil
+	}
+	var wrong []string
+	for _, r := range res.Replicas {
+		if 2*count[r.Digest] <= len(res.Replicas) {
+			wrong = append(wrong, r.Node)
+		}
+	}
+	if len(wrong) == len(res.Replicas) {
+		return nil, withCode(ExitAttention, fmt.Errorf("volume %s: no copy agrees with most of the others, so that nobody can say which is right: look at the disks and the kernel's log of %s, and name the wrong one with --wrong",
+			res.Volume, strings.Join(wrong, ", ")))
+	}
+	return wrong, nil
+}
+
+// repair has wrong copies made anew, one after the other.
+func (o *options) repair(cmd *cobra.Command, res api.CheckResult, named string) error {
+	wrong, err := wrongCopies(res, named)
+	if err != nil {
+		return err
+	}
+	for _, node := range wrong {
+		o.sayf("volume %s: the copy on node %s is made anew", res.Volume, node)
+		rebuild := cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: res.Volume, Node: node, Why: "it differs from the others"}}
+		if _, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (cluster.Result, error) { return c.Do(ctx, rebuild) }); err != nil {
+			return err
+		}
+		if err := o.awaitRebuilt(cmd, res.Volume, node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitRebuilt waits until a copy was thrown away and is in sync again.
+func (o *options) awaitRebuilt(cmd *cobra.Command, volume, node string) error {
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return o.await(cmd.Context(), func(ctx context.Context) (string, bool, error) {
+		state, err := c.State(ctx)
+		if err != nil {
+			return "", false, err
+		}
+		v := state.Volume(volume)
+		if v == nil {
+			return "", false, fmt.Errorf("volume %s was deleted meanwhile", volume)
+		}
+		if len(v.Rebuild) > 0 || len(v.Former) > 0 {
+			return "waiting until node " + node + " has thrown its copy away", false, nil
+		}
+		status, err := c.Status(ctx, false)
+		if err != nil {
+			return "", false, err
+		}
+		for _, vs := range status.Volumes {
+			for _, r := range vs.Replicas {
+				if vs.Name == volume && r.Node == node {
+					return rebuildText(r), r.InSync && !r.Learner, nil
+				}
+			}
+		}
+		return "waiting until node " + node + " gets a copy", false, nil
+	})
+}
+
+// rebuildText says how far a copy is.
+func rebuildText(r api.ReplicaStatus) string {
+	text := "node " + r.Node + " is getting its copy"
+	if r.Snapshot {
+		text += ": " + bytesText(uint64(r.SentBytes))
+	}
+	if r.Remaining > 0 {
+		text += fmt.Sprintf(" at %s/s, %.0f s left", bytesText(uint64(r.Rate)), r.Remaining)
+	}
+	return text
+}
