@@ -203,10 +203,12 @@ func (g *clusterGroup) do(ctx context.Context, by string, cmd cluster.Command) (
 		changed := g.changes.wait()
 		r, err := g.try(limited, by, cmd)
 		var refused *api.Error
+		var unreached *unreachedError
 		switch {
 		case err == nil:
 			return r, g.awaitIndex(limited, r.Index)
 		case errors.Is(err, replica.ErrNotLeader), errors.Is(err, replica.ErrTransferring):
+		case errors.As(err, &unreached): // there will be another leader
 		case errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable:
 		default:
 			return r, err

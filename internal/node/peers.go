@@ -58,11 +58,23 @@ func (p *peerClients) client(number uint64, by string) (*api.Client, error) {
 		if now == nil {
 			return nil, fmt.Errorf("node %d was removed", number)
 		}
-		return p.node.dialer.Dial(ctx, now.Peer, number, link.ProtoAPI)
+		limited, cancel := context.WithTimeout(ctx, answerPatience)
+		defer cancel()
+		conn, err := p.node.dialer.Dial(limited, now.Peer, number, link.ProtoAPI)
+		if err != nil {
+			return nil, &unreachedError{err}
+		}
+		return conn, nil
 	})
 	p.clients[key] = c
 	return c, nil
 }
+
+// unreachedError is that of a node that could not be connected to: what was to be asked of it has not been sent.
+type unreachedError struct{ err error }
+
+func (e *unreachedError) Error() string { return e.err.Error() }
+func (e *unreachedError) Unwrap() error { return e.err }
 
 // answerPatience is how long another node may take to answer before it counts as silent.
 const answerPatience = time.Second
