@@ -114,7 +114,7 @@ func (c *Cluster) join(ctx context.Context, n *Node, command ...string) error {
 	return c.begin(ctx, n)
 }
 
-// begin starts a node for the first time, and waits until it answers.
+// begin starts a node for the first time, and waits until it knows of the cluster that it is in.
 func (c *Cluster) begin(ctx context.Context, n *Node) error {
 	if err := n.Start(); err != nil {
 		return err
@@ -125,7 +125,7 @@ func (c *Cluster) begin(ctx context.Context, n *Node) error {
 		asked, cancel := context.WithTimeout(ctx, statusTimeout)
 		s, err := n.api.Status(asked, true)
 		cancel()
-		if err == nil && s.ClusterLeader != "" {
+		if err == nil && slices.ContainsFunc(s.Nodes, func(m api.NodeStatus) bool { return m.Name == n.Name }) {
 			return nil
 		}
 		if err := n.Process.pause(ctx, pollEvery); err != nil {

@@ -1,0 +1,57 @@
+package lab
+
+import (
+	"testing"
+	"time"
+
+	"holdfast/internal/cluster"
+)
+
+// TestReplace changes who the nodes of a cluster are, under the load of a client: from two and a witness to three copies and back, with disks lost in between.
+func TestReplace(t *testing.T) {
+	l := newLab(t)
+	c := formCluster(t, l, ClusterOptions{Roles: TwoPlusWitness()})
+	guests := bootGuests(t, l, 1)
+	loads := startLoads(t, c, guests, "4.2")
+	// step does something to the cluster, waits until all is well, and compares the copies.
+	step := func(what string, do func() error) {
+		t.Helper()
+		runFreely(t, c, loads)
+		start := time.Now()
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		awaitHealthy(t, c)
+		took := time.Since(start)
+		gap := goOn(t, loads, start, what)
+		checkEqual(t, c)
+		t.Logf("%s: in sync after %v, longest gap %v", what, round(took), gap)
+		if gap > lossLimit {
+			t.Errorf("%s: a client waited for %v", what, gap)
+		}
+	}
+	replace := func(name string) func() error {
+		return func() error {
+			old := c.Node(name)
+			if err := old.LoseDisk(); err != nil {
+				return err
+			}
+			return c.Replace(t.Context(), old, old)
+		}
+	}
+	leader := awaitHealthy(t, c)
+	t.Log(refused(t, leader, "node", "remove", other(t, c, leader).Name))
+	step("the disk of a follower is lost and the node replaced", replace(other(t, c, leader).Name))
+	step("the disk of the leader is lost and the node replaced", replace(awaitHealthy(t, c).Name))
+	step("the witness is lost and replaced", replace("c"))
+	step("a third copy is added", func() error {
+		n, err := c.AddMachine()
+		if err != nil {
+			return err
+		}
+		return c.Join(t.Context(), n, cluster.RoleData)
+	})
+	step("the leader is removed", func() error { return c.Remove(t.Context(), awaitHealthy(t, c)) })
+	stopLoads(t, c, guests, loads, "4.2")
+	checkEqual(t, c)
+}
