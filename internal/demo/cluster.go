@@ -24,6 +24,7 @@ type Node struct {
 	Config  string // its own file
 	Peer    string // host:port that the other nodes reach it at
 	Witness bool
+	api     *api.Client
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when cmd has ended
 }
@@ -51,6 +52,7 @@ func NewCluster(binary, dir string, data int, witness bool) (*Cluster, error) {
 		node := &Node{
 			Name: name, Dir: filepath.Join(dir, name), Config: filepath.Join(dir, name+".yaml"), Peer: loopback(ports[i]), Witness: i >= data,
 		}
+		node.api = api.NewClient(node.Dir)
 		text := fmt.Sprintf("data: %s\nlisten: %s\n", node.Dir, node.Peer)
 		if err := os.WriteFile(node.Config, []byte(text), 0o600); err != nil {
 			return nil, fmt.Errorf("write the file of node %s: %w", name, err)
@@ -132,6 +134,7 @@ func (c *Cluster) Close() error {
 	var errs []error
 	for _, n := range c.Nodes {
 		errs = append(errs, c.Kill(n))
+		n.api.Close()
 	}
 	return errors.Join(errs...)
 }
@@ -157,7 +160,7 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, api.VolumeStatus, error) {
 			if err := n.alive(); err != nil {
 				return nil, api.VolumeStatus{}, err
 			}
-			s, err := api.NewClient(n.Dir).Status(ctx, true)
+			s, err := n.api.Status(ctx, true)
 			if err == nil && len(s.Volumes) == 1 && s.Volumes[0].Serving {
 				return n, s.Volumes[0], nil
 			}

@@ -130,7 +130,13 @@ func (r *demoRun) nodesGone() {
 }
 
 func TestDemo(t *testing.T) {
-	r := startDemo(t, "-o", "json", "--calm", "700ms")
+	for name, args := range map[string][]string{"three data nodes": nil, "two and a witness": {"--witness"}} {
+		t.Run(name, func(t *testing.T) { testDemo(t, args...) })
+	}
+}
+
+func testDemo(t *testing.T, args ...string) {
+	r := startDemo(t, append(args, "-o", "json", "--calm", "700ms")...)
 	if code := r.end(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}

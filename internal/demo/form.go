@@ -95,10 +95,8 @@ func (n *Node) role() cluster.Role {
 
 // retry asks a node that was started a moment ago until it listens and its cluster is ready.
 func (c *Cluster) retry(ctx context.Context, n *Node, ask func(a *api.Client) error) error {
-	a := api.NewClient(n.Dir)
-	defer a.Close()
 	for {
-		err := ask(a)
+		err := ask(n.api)
 		var answer *api.Error
 		notYet := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &answer) && answer.Status == http.StatusServiceUnavailable
 		if !notYet {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
-	"holdfast/internal/api"
 	"holdfast/internal/loadgen"
 	"holdfast/internal/nfsclient"
 )
@@ -180,7 +180,7 @@ func transfer(ctx context.Context, c *Cluster, o Options, w *loadgen.Workload, o
 		return Failover{}, err
 	}
 	from := time.Now()
-	r, err := api.NewClient(old.Dir).Transfer(ctx, volumeName, "")
+	r, err := old.api.Transfer(ctx, volumeName, "")
 	if err != nil {
 		return Failover{}, fmt.Errorf("transfer: %w", err)
 	}
@@ -206,7 +206,7 @@ func verify(ctx context.Context, c *Cluster, w *loadgen.Workload, obs Observer, 
 	if err != nil {
 		return err
 	}
-	check, err := api.NewClient(leader.Dir).Check(ctx, volumeName)
+	check, err := leader.api.Check(ctx, volumeName)
 	if err != nil {
 		return fmt.Errorf("compare the replicas: %w", err)
 	}
@@ -223,10 +223,11 @@ func (c *Cluster) awaitLeader(ctx context.Context, limit time.Duration) (*Node, 
 	return n, err
 }
 
-// awaitInSync waits until the leader sees all copies and the witness in sync, and returns the leader.
+// awaitInSync waits until the leader sees all copies and the witness in sync, and all have applied what it has: one that has not yet cannot take over. It returns the leader.
 func (c *Cluster) awaitInSync(ctx context.Context, limit time.Duration) (*Node, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the nodes were not in sync within "+limit.String()))
 	defer cancel()
+	var applied uint64 // what all must have
 	for {
 		n, v, err := c.Leader(ctx)
 		if err != nil {
@@ -238,13 +239,33 @@ func (c *Cluster) awaitInSync(ctx context.Context, limit time.Duration) (*Node, 
 				synced++
 			}
 		}
-		if synced == len(c.Nodes) {
-			return n, nil
+		if synced < len(c.Nodes) {
+			applied = 0
+		} else {
+			if applied == 0 {
+				applied = v.Commit
+			}
+			if c.applied(ctx) >= applied {
+				return n, nil
+			}
 		}
 		if !pause(ctx, 20*time.Millisecond) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// applied returns up to where all nodes have applied the log, 0 if one does not tell.
+func (c *Cluster) applied(ctx context.Context) uint64 {
+	least := uint64(math.MaxUint64)
+	for _, n := range c.Nodes {
+		s, err := n.api.Status(ctx, true)
+		if err != nil || len(s.Volumes) != 1 {
+			return 0
+		}
+		least = min(least, s.Volumes[0].Applied)
+	}
+	return least
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
