@@ -45,25 +45,6 @@ func TestRebuild(t *testing.T) {
 	c.equal()
 }
 
-// TestConfigureAfterLoss configures something in the moment after the node is lost that leads the cluster.
-func TestConfigureAfterLoss(t *testing.T) {
-	c := newCluster(t, clusterOptions{processes: true})
-	var leader string
-	await(t, testTimeout, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
-		defer cancel()
-		s, err := c.nodes[1].api().Status(ctx, true)
-		leader = s.ClusterLeader
-		return err == nil && leader != ""
-	}, func() string { return "the cluster has no leader" })
-	for _, n := range c.nodes {
-		if n.name == leader {
-			c.kill(n)
-		}
-	}
-	c.mustDo(cluster.Command{SetMaintenance: &cluster.SetMaintenance{On: true, Why: "a node is lost"}})
-}
-
 // TestMinority ends two of three nodes: nothing is served, status says why, requests wait, and go on when one of the two is back.
 func TestMinority(t *testing.T) {
 	for _, version := range []string{"4.1", "3"} {
