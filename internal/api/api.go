@@ -49,6 +49,7 @@ type NodeStatus struct {
 	Zone    string    `json:"zone,omitempty"`
 	State   NodeState `json:"state"`
 	Release string    `json:"release,omitempty"`
+	Started time.Time `json:"started,omitzero"` // where the node could be asked
 	Standby bool      `json:"standby,omitempty"`
 	Leaving bool      `json:"leaving,omitempty"` // it is being removed or replaced
 	// Expires is when its certificate ends; nodes renew theirs by themselves.

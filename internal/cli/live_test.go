@@ -101,6 +101,17 @@ func TestLive(t *testing.T) {
 	}
 	t.Logf("outages %.0f and %.0f ms", drill.Outages[0].OutageMS, drill.Outages[1].OutageMS)
 
+	if out := must("roll", "--run", "test {node} != x", "--data", data("w")); strings.Count(out, "it was not restarted") != 3 {
+		t.Error(out)
+	}
+	if code, _, errOut := run("roll", "--run", "exit 7", "--only", "b", "--data", data("w")); code != ExitFailed || !strings.Contains(errOut, "exit status 7; the node is in standby") {
+		t.Errorf("exit code %d, %s", code, errOut)
+	}
+	must("unstandby", "b", "--data", data("w"))
+	if code, _, errOut := run("roll", "--run", "true", "--only", "z", "--data", data("w")); code != ExitUsage || !strings.Contains(errOut, `no node "z"`) {
+		t.Errorf("exit code %d, %s", code, errOut)
+	}
+
 	must("drain", "a", "--data", data("w"))
 	var s api.Status
 	if err := json.Unmarshal([]byte(firstOf(run("status", "--data", data("w"), "-o", "json"))), &s); err != nil {

@@ -191,7 +191,7 @@ cluster will do.`,
 	add("begin", newInit(o), newJoin(o), newServe(o), newDemo(o), newDoctor(o))
 	add("look", newStatus(o), newEvents(o), newExplain(o), newVersion(o))
 	add("configure", newVolume(o), newExport(o), newNode(o), newToken(o), newApply(o), newDiff(o), newExportConfig(o), newCert(o))
-	add("operate", newMove(o), newStandby(o), newUnstandby(o), newDrain(o), newMaintenance(o), newDrill(o), newCheck(o), newBackup(o), newRestore(o))
+	add("operate", newMove(o), newStandby(o), newUnstandby(o), newDrain(o), newRoll(o), newMaintenance(o), newDrill(o), newCheck(o), newBackup(o), newRestore(o))
 	walk(root, finish)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
 	return root

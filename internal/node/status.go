@@ -48,7 +48,7 @@ func (n *Node) localStatus(state *cluster.State) api.Status {
 			Standby: m.Standby, Leaving: m.Leaving, Expires: m.Expires,
 		}
 		if m.Number == n.id.Node {
-			ns.State, ns.Release = api.NodeSelf, n.release
+			ns.State, ns.Release, ns.Started = api.NodeSelf, n.release, n.started
 		}
 		s.Nodes = append(s.Nodes, ns)
 	}
@@ -202,7 +202,7 @@ func (n *Node) merge(s *api.Status, state *cluster.State, answers map[uint64]api
 		}
 		ns.State = api.NodeSilent
 		if a, ok := answers[ns.ID]; ok {
-			ns.State, ns.Release = api.NodeAnswers, a.Release
+			ns.State, ns.Release, ns.Started = api.NodeAnswers, a.Release, a.Started
 		}
 	}
 	for i := range s.Volumes {
