@@ -66,7 +66,7 @@ func (n *Node) awaitEffect(ctx context.Context, cmd *cluster.Command) {
 		state := n.cluster.state()
 		behind := slices.ContainsFunc(n.Status(limited, false).Volumes, func(v api.VolumeStatus) bool {
 			want := state.VolumeByID(v.ID)
-			return want != nil && (!v.Serving || !samePaths(&want.Spec, v.Published))
+			return want != nil && (!v.Serving || v.SizeBytes != uint64(want.Spec.Size) || !samePaths(&want.Spec, v.Published))
 		})
 		if !behind {
 			return
