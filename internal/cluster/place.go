@@ -69,6 +69,21 @@ func (s *State) Place(v *Volume, o Observed) Placement {
 	return Placement{Leader: best, Why: fmt.Sprintf("node %s is preferred to %s and has been able for %v", preferred, name, v.Spec.Failback.After)}
 }
 
+// Home is the data member that should lead a volume at first: the one that it prefers most, or else each volume another one, so that they spread over the nodes.
+func (s *State) Home(v *Volume) uint64 {
+	members := v.DataMembers()
+	for _, name := range v.Spec.Prefer {
+		if n := s.NodeNamed(name); n != nil && slices.Contains(members, n.Number) {
+			return n.Number
+		}
+	}
+	if len(members) == 0 {
+		return 0
+	}
+	slices.Sort(members)
+	return members[int(v.ID-1)%len(members)]
+}
+
 // rank orders nodes by the volume's preferences, the best first; those that are not among them come last, all alike.
 func (s *State) rank(v *Volume, number uint64) int {
 	if at := slices.Index(v.Spec.Prefer, s.NodeName(number)); at >= 0 {

@@ -59,3 +59,24 @@ func TestPlace(t *testing.T) {
 		})
 	}
 }
+
+func TestHome(t *testing.T) {
+	s := &State{Nodes: []Node{{Number: 1, Name: "a"}, {Number: 2, Name: "b"}, {Number: 3, Name: "c"}}}
+	led := map[uint64]int{}
+	for id := range uint32(6) {
+		led[s.Home(&Volume{ID: id + 1, Members: []uint64{1, 2, 3}})]++
+	}
+	if led[1] != 2 || led[2] != 2 || led[3] != 2 {
+		t.Errorf("six volumes are led by %v", led)
+	}
+	v := &Volume{ID: 1, Members: []uint64{1, 2, 1<<32 | 4}, Spec: config.VolumeSpec{Prefer: []string{"c", "b"}}}
+	if home := s.Home(v); home != 2 {
+		t.Errorf("the volume that prefers b, and c which has no copy, begins at %d", home)
+	}
+	v.Spec.Prefer = nil
+	for id := range uint32(6) {
+		if v.ID = id + 1; s.Home(v)>>32 != 0 {
+			t.Error("a volume begins at its witness")
+		}
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"holdfast/internal/cluster"
 	"holdfast/internal/config"
 	"holdfast/internal/identity"
+	"holdfast/internal/join"
 	"holdfast/internal/link"
 	"holdfast/internal/nfsclient"
 )
@@ -201,6 +202,56 @@ func TestStandby(t *testing.T) {
 	c.mustDo(cluster.Command{SetMaintenance: &cluster.SetMaintenance{}})
 	led("b")
 	c.verify(w)
+}
+
+// TestSpread makes volumes, each of which begins at another node.
+func TestSpread(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{}).startAll()
+	for i := range 5 {
+		spec := c.spec()
+		spec.Name, spec.Listen = fmt.Sprintf("v%d", i), fmt.Sprintf("%s.%d:2049", c.network, 110+i)
+		c.mustDo(cluster.Command{AddVolume: &cluster.AddVolume{Spec: spec}})
+	}
+	led := map[string]int{}
+	await(t, testTimeout, func() bool {
+		s, err := c.nodes[0].api().Status(c.context(), false)
+		if err != nil {
+			return false
+		}
+		clear(led)
+		for _, v := range s.Volumes {
+			if v.Serving {
+				led[v.Leader]++
+			}
+		}
+		return led["a"]+led["b"]+led["c"] == 6
+	}, func() string { return fmt.Sprintf("not all volumes are served: %v", led) })
+	if len(led) < 2 || led["a"] > 3 || led["b"] > 3 || led["c"] > 3 {
+		t.Errorf("six volumes are led by %v", led) // by two each, unless the machine is very busy
+	}
+}
+
+// TestRenewal starts a node whose certificate has reached its last third: it gets another by itself.
+func TestRenewal(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}})
+	n := c.newNode("old")
+	if _, err := join.Init(join.Options{Data: n.dir, Name: n.name, Peer: n.peer, Now: time.Now().Add(-70 * 24 * time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	c.start(n)
+	await(t, testTimeout, func() bool {
+		s, err := n.api().Status(c.context(), true)
+		return err == nil && len(s.Nodes) == 1 && time.Until(s.Nodes[0].Expires) > 80*24*time.Hour
+	}, func() string { return "the certificate is not renewed" })
+	id, err := identity.Load(identity.Dir(n.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cert, err := identity.ParseCertificate(id.Certificate); err != nil || time.Until(cert.NotAfter) < 80*24*time.Hour {
+		t.Errorf("the new certificate is not written down: %v", err)
+	}
 }
 
 // TestConfigure changes a volume while it is mounted.

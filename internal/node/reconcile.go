@@ -91,7 +91,11 @@ func (n *Node) meet(s *cluster.State) {
 		return
 	}
 	for _, g := range n.allGroups() {
-		g.raft().SetReluctant(self.Standby || self.Leaving)
+		r := g.raft()
+		if r.Status().Leader == 0 && !self.Standby && !self.Leaving {
+			continue // it may be reluctant because it is not the volume's home, until there is a first leader
+		}
+		r.SetReluctant(self.Standby || self.Leaving)
 	}
 }
 
@@ -107,6 +111,7 @@ func (n *Node) keep(v *cluster.Volume) error {
 		g.configure(v)
 		return nil
 	}
+	_, begun := n.begun.has(uint64(v.ID))
 	g, err := n.openGroup(v)
 	if err != nil {
 		return err
@@ -121,9 +126,11 @@ func (n *Node) keep(v *cluster.Volume) error {
 		return g.close()
 	}
 	g.start()
-	if self := n.cluster.state().Node(n.id.Node); self != nil {
-		g.raft().SetReluctant(self.Standby || self.Leaving)
-	}
+	state := n.cluster.state()
+	self := state.Node(n.id.Node)
+	// A new volume is led first by the node that is its home, if that is there.
+	away := !begun && state.Home(v) != n.id.Node
+	g.raft().SetReluctant(away || self != nil && (self.Standby || self.Leaving))
 	n.log.Info("this node keeps the volume", "volume", v.Spec.Name, "id", v.ID)
 	n.cluster.changes.signal()
 	return nil
