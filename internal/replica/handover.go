@@ -77,7 +77,7 @@ func (c *Core) bestSuccessor(tolerated byte, allowed func(id uint64) bool) uint6
 		if id == c.cfg.ID || typ == raft.ProgressTypeLearner || p == nil || c.isWitness(id) || !allowed(id) {
 			return
 		}
-		fresh := c.now-p.seen < c.electionTimeout()
+		fresh := c.now-p.seen < c.electionTimeout() && p.report.applied+caughtUp >= c.confIndex
 		if fresh && p.report.flags&^tolerated == 0 && pr.State == tracker.StateReplicate && (best == 0 || pr.Match > bestMatch) {
 			best, bestMatch = id, pr.Match
 		}
@@ -87,14 +87,15 @@ func (c *Core) bestSuccessor(tolerated byte, allowed func(id uint64) bool) uint6
 
 func (c *Core) electionTimeout() int64 { return int64(c.cfg.Timing.ElectionTicks) * c.tick }
 
-// tickTransfer moves a transfer on.
+// tickTransfer moves a transfer on. Raft does not campaign before it has applied the changes of membership that are committed, so the successor is waited for until it says
+// that it has.
 func (c *Core) tickTransfer() {
 	t := &c.transfer
 	if !t.active || c.state.role != raft.StateLeader {
 		return
 	}
 	switch {
-	case !c.lease.released && c.applied == c.last:
+	case !c.lease.released && c.applied == c.last && c.peer(t.to).report.applied >= c.confIndex:
 		// From here on nothing is served in this term, whatever becomes of the transfer.
 		c.lease.released = true
 		t.deadline = c.now + c.electionTimeout()

@@ -80,6 +80,7 @@ type simNode struct {
 	outs     int   // OutOfSync events
 	paused   int64 // until when it stands still
 	change   *MemberChange
+	slow     int64 // how long it takes to apply, at least
 }
 
 type simEvent struct {
@@ -382,7 +383,7 @@ func (n *simNode) pump() {
 	}
 	if !n.applying && len(n.applies) > 0 {
 		n.applying = true
-		n.guarded(s.rng.Int64N(simMS), func() {
+		n.guarded(n.slow+s.rng.Int64N(simMS), func() {
 			w := n.applies[0]
 			n.applies = n.applies[1:]
 			n.applying = false

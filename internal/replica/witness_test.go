@@ -387,3 +387,34 @@ func TestWitnessIsNeverAheadOfAllDisks(t *testing.T) {
 	}
 	s.mustPropose()
 }
+
+// A member that has just come back is told at once that it is in sync, by a change of membership; it cannot campaign before it has applied that. A transfer in this
+// moment waits for it instead of giving the lease up in vain.
+func TestTransferToOneThatCameBack(t *testing.T) {
+	for seed := range uint64(20) {
+		s := calmWitness(t, seed)
+		l := s.leader()
+		back := s.other(l)
+		back.crash()
+		if !s.until(2*time.Second, func() bool { return l.core.Status(l.clock()).OneCopy }) {
+			t.Fatal("the loss is not noticed")
+		}
+		s.mustPropose()
+		back.slow = 30 * simMS
+		back.start()
+		if !s.until(2*time.Second, func() bool { return l.core.Status(l.clock()).InSync }) {
+			t.Fatal("the member that came back does not come in sync")
+		}
+		began := s.now
+		if _, err := l.core.TransferLeader(l.clock(), back.id); err != nil {
+			t.Fatal(err)
+		}
+		l.flush()
+		if !s.until(2*time.Second, func() bool { return s.leader() == back }) {
+			t.Fatalf("seed %d: no transfer: %v", seed, l.core.transfer.err)
+		}
+		if d := time.Duration(s.now - began); d > 400*time.Millisecond {
+			t.Errorf("seed %d: the transfer takes %v", seed, d)
+		}
+	}
+}
