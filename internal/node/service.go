@@ -254,6 +254,7 @@ func (s *service) event(e replica.Event) {
 	case replica.LeaseRegained:
 		s.log.Info("the lease is back", "term", e.Term)
 		s.phases.set(serving)
+		s.leader.announce(s.node.id.Node)
 		// The address may have been given up meanwhile, or be about to be.
 		s.door.regain(s.leadCtx)
 	case replica.LeaderChanged:
@@ -279,7 +280,7 @@ func (s *service) lead(term uint64) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.leadCtx, s.stopLeading, s.leading = ctx, cancel, new(sync.WaitGroup)
 	s.phases.set(serving)
-	s.leader.set(s.node.id.Node)
+	s.leader.announce(s.node.id.Node)
 	s.leading.Go(func() { front.Run(ctx) })
 	s.leading.Go(func() { s.govern(ctx, term) })
 	s.door.open(ctx)
@@ -405,9 +406,19 @@ func (l *leaderState) get() (uint64, <-chan struct{}) {
 func (l *leaderState) set(node uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.node == node {
-		return
+	if l.node != node {
+		l.change(node)
 	}
+}
+
+// announce says that a node serves now, which wakes those who wait for that although it was known to lead.
+func (l *leaderState) announce(node uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.change(node)
+}
+
+func (l *leaderState) change(node uint64) {
 	l.node = node
 	if l.changed != nil {
 		close(l.changed)
