@@ -245,6 +245,23 @@ func (g *clusterGroup) try(ctx context.Context, by string, cmd cluster.Command) 
 	return c.Do(ctx, cmd)
 }
 
+// made returns the state once there is one: a cluster that is being made, or a node that has just joined, has none for a moment.
+func (g *clusterGroup) made(ctx context.Context) (*cluster.State, error) {
+	limited, cancel := context.WithTimeout(ctx, leaderPatience)
+	defer cancel()
+	for {
+		changed := g.changes.wait()
+		if s := g.state(); s.ID != "" {
+			return s, nil
+		}
+		select {
+		case <-changed:
+		case <-limited.Done():
+			return nil, api.Errorf(http.StatusServiceUnavailable, "this node does not know the cluster yet: it must reach most of the other nodes; try again in a moment")
+		}
+	}
+}
+
 // leader returns the number of the node that leads the cluster, or 0.
 func (g *clusterGroup) leader() uint64 { return g.replica.Status().Leader }
 

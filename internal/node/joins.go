@@ -38,9 +38,9 @@ func (n *Node) admit(ctx context.Context, r *join.Request) (*join.Response, erro
 	if err != nil {
 		return nil, err
 	}
-	s := n.cluster.state()
-	if s.ID == "" {
-		return nil, errors.New("the cluster is just being made: try again in a moment")
+	s, err := n.cluster.made(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if n.id.ClusterKey == nil {
 		resp := &join.Response{}
@@ -102,9 +102,9 @@ func (n *Node) authority() (*identity.CA, error) {
 
 // Token implements api.Backend.
 func (n *Node) Token(ctx context.Context, by string, r api.TokenRequest) (api.TokenResult, error) {
-	s := n.cluster.state()
-	if s.ID == "" {
-		return api.TokenResult{}, api.Errorf(http.StatusServiceUnavailable, "the cluster is just being made: try again in a moment")
+	s, err := n.cluster.made(ctx)
+	if err != nil {
+		return api.TokenResult{}, err
 	}
 	cas, err := identity.ParseCertificates([]byte(s.CA))
 	if err != nil {
