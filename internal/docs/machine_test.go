@@ -194,7 +194,7 @@ func beMachine() error {
 
 // command prepares a program on the machine.
 func (m *machine) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	enter := []string{"-t", fmt.Sprint(m.host.Process.Pid), "-m", "-n", "-u", "--wd=/root", program}
+	enter := []string{"-t", fmt.Sprint(m.host.Process.Pid), "-m", "-n", "-u", program}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	cmd.Env = []string{"PATH=" + m.site.bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
 		hubEnv + "=1", controlEnv + "=" + m.site.control(), nameEnv + "=" + m.name}
@@ -216,7 +216,8 @@ func (m *machine) start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := m.command(context.Background(), "holdfast", "serve")
+	unit := m.unit()
+	cmd := m.command(context.Background(), unit[0], unit[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -224,7 +225,40 @@ func (m *machine) start() error {
 	m.node, m.done = cmd, make(chan error, 1)
 	done := m.done
 	go func() { done <- cmd.Wait() }()
-	return nil
+	return m.ready()
+}
+
+// ready waits until the service is ready, as systemd does.
+func (m *machine) ready() error {
+	if m.name == "lb" {
+		return nil
+	}
+	for deadline := time.Now().Add(patience); ; {
+		c, err := net.Dial("unix", filepath.Join(m.dir, "lib", "holdfast", "holdfast.sock"))
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case err := <-m.done:
+			m.node = nil
+			return fmt.Errorf("the node on %s ended: %w", m.name, err)
+		case <-time.After(10 * time.Millisecond): // nothing tells
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the node on %s is not ready after %v: %w", m.name, patience, err)
+		}
+	}
+}
+
+// balancer is the program that the machine lb runs.
+const balancer = "haproxy"
+
+// unit is what the machine's service runs.
+func (m *machine) unit() []string {
+	if m.name == "lb" {
+		return []string{balancer, "-db", "-f", "/etc/haproxy/haproxy.cfg"}
+	}
+	return []string{"holdfast", "serve"}
 }
 
 // stop ends the node by a signal: SIGTERM, which must end it in good order, or SIGKILL.
@@ -306,22 +340,27 @@ func (s *site) obey(ln net.Listener) {
 		if err != nil {
 			return
 		}
-		line, err := bufio.NewReader(c).ReadString('\n')
-		if err == nil {
-			name, verb, _ := strings.Cut(strings.TrimSpace(line), " ")
-			err = s.change(s.machines[name], verb)
-		}
-		answer := "done"
-		if err != nil {
-			answer = err.Error()
-		}
-		_, _ = io.WriteString(c, answer) // whoever asked fails without it
-		c.Close()
+		go s.answer(c) // it ends with the shim that asks, which the test waits for
 	}
 }
 
+// answer does what one shim asks for.
+func (s *site) answer(c net.Conn) {
+	defer c.Close()
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil {
+		words := strings.Fields(line)
+		err = s.change(s.machines[words[0]], words[1], words[2:]...)
+	}
+	answer := "done"
+	if err != nil {
+		answer = err.Error()
+	}
+	_, _ = io.WriteString(c, answer) // whoever asked fails without it
+}
+
 // change is what can happen to a machine.
-func (s *site) change(m *machine, verb string) error {
+func (s *site) change(m *machine, verb string, args ...string) error {
 	if m == nil {
 		return errors.New("there is no such machine")
 	}
@@ -337,10 +376,34 @@ func (s *site) change(m *machine, verb string) error {
 			return nil
 		}
 		return errors.Join(m.stop(syscall.SIGTERM), m.start())
+	case "ssh":
+		return s.at(args[0], strings.Join(args[1:], " "))
+	case "scp":
+		from, file, ok := strings.Cut(args[0], ":")
+		if !ok || s.machines[from] == nil || len(args) != 2 {
+			return fmt.Errorf("scp %q: not known", args)
+		}
+		if out, err := exec.Command("cp", filepath.Join(s.machines[from].dir, "root", file), filepath.Join(m.dir, "root", args[1])).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
 	case "lose":
 		return m.stop(syscall.SIGKILL)
 	case "wipe":
 		return m.wipe()
 	}
 	return fmt.Errorf("%q: what shall that be?", verb)
+}
+
+// at runs a command on the machine of an address.
+func (s *site) at(host, line string) error {
+	for _, m := range s.machines {
+		if host == addresses[m.name] {
+			if out, err := m.command(context.Background(), "sh", "-c", line).CombinedOutput(); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("there is no machine %s", host)
 }

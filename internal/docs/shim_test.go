@@ -27,6 +27,8 @@ var shims = map[string]func(args []string) error{
 	"reboot":    func([]string) error { return control("restart") },
 	"apt":       apt,
 	"mount":     mount,
+	"scp":       func(args []string) error { return control("scp " + strings.Join(args, " ")) },
+	"ssh":       func(args []string) error { return control("ssh " + strings.Join(args, " ")) },
 }
 
 // control asks for something to happen to the machine.
@@ -46,10 +48,10 @@ func control(verb string) error {
 	return err
 }
 
-// systemctl knows one unit.
+// systemctl knows one unit on each machine, see (*machine).unit.
 func systemctl(args []string) error {
-	if len(args) < 2 || strings.TrimSuffix(args[len(args)-1], ".service") != "holdfast" {
-		return fmt.Errorf("systemctl %q: only the unit holdfast is known", args)
+	if len(args) < 2 || !slices.Contains([]string{"holdfast", balancer}, strings.TrimSuffix(args[len(args)-1], ".service")) {
+		return fmt.Errorf("systemctl %q: not known", args)
 	}
 	switch args[0] {
 	case "show":
