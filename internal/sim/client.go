@@ -18,6 +18,7 @@ type client struct {
 	num   int
 	v3    bool
 	addr  netip.Addr
+	rng   stream
 	port  uint16
 	xid   uint32
 	conn  *conn
@@ -50,7 +51,8 @@ const (
 )
 
 func newClient(w *World, num int, v3 bool) *client {
-	c := &client{w: w, num: num, v3: v3, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(num + 1)}), port: 700, xid: uint32(num+1) << 24, patience: w.between(minPatience, maxPatience)}
+	c := &client{w: w, num: num, v3: v3, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(num + 1)}), port: 700, xid: uint32(num+1) << 24, rng: w.stream("client", uint64(num))}
+	c.patience = c.rng.between(minPatience, maxPatience)
 	c.watch()
 	return c
 }
@@ -90,9 +92,9 @@ func (c *client) connect() {
 	c.connecting = true
 	w := c.w
 	n := w.addressHolder()
-	if n == nil || w.chance(0.1) {
+	if n == nil || c.rng.chance(0.1) {
 		nodes := w.dataNodes()
-		n = nodes[w.rng.IntN(len(nodes))]
+		n = nodes[c.rng.IntN(len(nodes))]
 	}
 	c.port++
 	k := &conn{w: w, client: c, addr: netip.AddrPortFrom(c.addr, 700+c.port%300)}
@@ -104,17 +106,17 @@ func (c *client) connect() {
 			}
 		})
 	}
-	w.after(w.net.delay(), func() {
+	w.after(w.net.delay(c.station(), station(n.id)), func() {
 		if w.net.blocked(c.station(), station(n.id)) || w.net.blocked(station(n.id), c.station()) || n.pausedUntil > w.now {
-			again(w.rng.Int64N(dialTimeout))
+			again(c.rng.Int64N(dialTimeout))
 			return
 		}
 		if n.up == nil || n.up.failed != nil {
-			again(redialPause + w.rng.Int64N(redialPause))
+			again(redialPause + c.rng.Int64N(redialPause))
 			return
 		}
 		l := n.up
-		w.after(w.net.delay(), func() {
+		w.after(w.net.delay(c.station(), station(n.id)), func() {
 			if l.ended || c.sleeping {
 				again(redialPause)
 				return
@@ -194,11 +196,11 @@ func (c *client) drop() {
 	c.conn = nil
 	k.hungUp = true
 	k.down.closed = true
-	d := c.w.net.delay()
-	if c.w.chance(0.5) {
+	d := c.w.net.delay(k.up.from, k.up.to)
+	if c.rng.chance(0.5) {
 		k.up.closed = true
 	} else {
-		d += c.w.rng.Int64N(200 * msec)
+		d += c.rng.Int64N(200 * msec)
 	}
 	c.w.after(d, func() { k.life.after(0, func() { k.life.closed(k) }) })
 	if len(c.calls) > 0 {
@@ -443,11 +445,14 @@ func (ss *session) exchange() {
 	c.Uint32(0)
 	ss.c.send(rpc.ProgNFS, 4, 1, c.Bytes(), func(b []byte) {
 		r := parseResults(b)
-		r.next(opExchangeID)
+		if st := r.next(opExchangeID); st != stOK {
+			ss.retry("EXCHANGE_ID", st, ss.exchange)
+			return
+		}
 		ss.clientID = r.Uint64()
 		seq := r.Uint32()
 		if st := r.check(); st != stOK {
-			ss.retry("EXCHANGE_ID", st, ss.exchange)
+			ss.c.w.fail("client %d: EXCHANGE_ID: status %d", ss.c.num, st)
 			return
 		}
 		ss.create(seq)
@@ -469,11 +474,14 @@ func (ss *session) create(seq uint32) {
 	c.Uint32(rpc.AuthNone)
 	ss.c.send(rpc.ProgNFS, 4, 1, c.Bytes(), func(b []byte) {
 		r := parseResults(b)
-		r.next(opCreateSession)
+		if st := r.next(opCreateSession); st != stOK {
+			// The client id may have expired meanwhile, or a repeated EXCHANGE_ID that was late has put another in its place.
+			ss.retry("CREATE_SESSION", st, ss.exchange)
+			return
+		}
 		id := string(r.Fixed(sessionIDBytes))
 		if st := r.check(); st != stOK {
-			// The client id may have expired meanwhile.
-			ss.retry("CREATE_SESSION", st, ss.exchange)
+			ss.c.w.fail("client %d: CREATE_SESSION: status %d", ss.c.num, st)
 			return
 		}
 		ss.complete(id)
@@ -551,6 +559,8 @@ type process struct {
 	opens      map[string]string // file handle -> stateid
 	locks      map[string]string // file handle -> lock stateid
 	id         int               // in histories
+	operations int               // begun
+	rng        stream            // of the present operation
 }
 
 // compound executes a COMPOUND exactly once. done gets what follows SEQUENCE; if the session was lost, results whose status is stLost.

@@ -15,7 +15,8 @@ var errStoreFault = errors.New("sim: the store's disk fails")
 // simStore is a store.Mem that fails when told to, and lies when a mutation says so.
 type simStore struct {
 	*store.Mem
-	w *World
+	w   *World
+	rng stream
 	// left counts down the changes until the store fails for good; 0: it does not.
 	left   int
 	failed bool
@@ -25,7 +26,7 @@ type simStore struct {
 	cutting bool
 }
 
-func newStore(w *World) *simStore { return &simStore{Mem: store.NewMem(), w: w} }
+func newStore(w *World, rng stream) *simStore { return &simStore{Mem: store.NewMem(), w: w, rng: rng} }
 
 // forgetReplies deletes the replies that are recorded for retries (mutation).
 func (st *simStore) forgetReplies() {
@@ -74,7 +75,7 @@ func (st *simStore) WriteObject(id uint64, off int64, data []byte) error {
 
 // repeat does an earlier write again now and then, and remembers one for later.
 func (st *simStore) repeat(id uint64, off int64, data []byte) {
-	if st.stale != nil && st.w.chance(0.05) {
+	if st.stale != nil && st.rng.chance(0.05) {
 		_ = st.stale()
 		st.stale = nil
 	}

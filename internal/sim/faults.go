@@ -2,15 +2,10 @@ package sim
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"path"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"holdfast/internal/replica"
-	"holdfast/internal/vfs"
 )
 
 // faultKind is a kind of misfortune.
@@ -44,8 +39,8 @@ const (
 )
 
 func (k faultKind) String() string {
-	return [...]string{"kill", "crash", "crash of all", "pause", "isolation", "one-way cut", "bridge", "split", "clients cut off", "heal", "message noise",
-		"slow disk", "sync error", "write error", "full disk", "store error", "bit rot", "disk replaced", "transfer", "wall clock step", "reconnect", "client sleep", "membership change"}[k]
+	return [...]string{"kill", "crash", "crash-all", "pause", "isolation", "one-way", "bridge", "split", "cut-clients", "heal", "noise",
+		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members"}[k]
 }
 
 // FaultNames returns the names of the kinds of fault, in the order of Stats.Faults.
@@ -67,12 +62,18 @@ type Faults struct {
 	Drift float64
 	// SlowApply is the chance of an apply to take long.
 	SlowApply float64
+	// AtLeader is the chance of a fault to strike the leader whoever was drawn; 0: 0.3.
+	AtLeader float64
+	// Long is the chance of a pause or an absence to be longer than an election takes; 0: 0.3.
+	Long float64
+	// KeepClients lets a node that is isolated from the others be reached by clients.
+	KeepClients bool
 	// RetainBytes of the log are kept for laggards: little makes for many snapshots.
 	RetainBytes int64
 }
 
 // randomFaults draws a mix: some kinds often, some not at all.
-func randomFaults(rng *rand.Rand) Faults {
+func randomFaults(rng stream) Faults {
 	f := Faults{
 		Interval:    time.Duration([]int64{60, 120, 250, 500}[rng.IntN(4)]) * time.Millisecond,
 		Drift:       []float64{0, 0.5, 1, 1}[rng.IntN(4)],
@@ -89,7 +90,7 @@ func randomFaults(rng *rand.Rand) Faults {
 }
 
 // suit makes the mix one for a kind of cluster.
-func (f *Faults) suit(kind Kind, rng *rand.Rand) {
+func (f *Faults) suit(kind Kind, rng stream) {
 	if kind == Fixed {
 		return
 	}
@@ -100,105 +101,146 @@ func (f *Faults) suit(kind Kind, rng *rand.Rand) {
 	}
 }
 
+// fault is one misfortune. Its number and the seed determine it, as far as the cluster is then as it would have been: it draws from a source of its own.
+type fault struct {
+	w       *World
+	ordinal int
+	kind    faultKind
+	rng     stream
+}
+
+// Strike is a fault that struck.
+type Strike struct {
+	// Ordinal is the fault's number in the run, from 1; see Config.Only.
+	Ordinal int
+	// Kind is one of FaultNames.
+	Kind string
+	// At is when, in simulated time since the begin of the run.
+	At time.Duration
+}
+
+// Strikes returns the faults that struck, in their order.
+func (w *World) Strikes() []Strike { return w.strikes }
+
 // strike makes something happen, again and again.
 func (w *World) strike() {
 	if !w.chaos {
 		return
 	}
+	w.ordinal++
+	f := &fault{w: w, ordinal: w.ordinal, rng: w.stream("fault", uint64(w.ordinal))}
+	next := int64(f.rng.ExpFloat64() * float64(w.faults.Interval))
 	total := 0
 	for _, weight := range w.faults.Weights {
 		total += weight
 	}
 	if total > 0 {
-		at := w.rng.IntN(total)
+		at := f.rng.IntN(total)
 		for k, weight := range w.faults.Weights {
 			if at -= weight; at < 0 {
-				w.inflict(faultKind(k))
+				f.kind = faultKind(k)
 				break
 			}
 		}
+		if w.cfg.strikes(f) {
+			w.inflict(f)
+		}
 	}
-	w.after(int64(w.rng.ExpFloat64()*float64(w.faults.Interval)), w.strike)
+	w.after(next, w.strike)
 }
 
-// inflict lets one fault strike a node drawn at random, the leader more often than others.
-func (w *World) inflict(k faultKind) {
-	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	if l := w.leader(); l != nil && w.chance(0.3) {
+// inflict lets a fault strike a node drawn at random, the leader more often than others.
+func (w *World) inflict(f *fault) {
+	n := w.nodes[f.rng.IntN(len(w.nodes))]
+	atLeader := f.rng.chance(or(w.faults.AtLeader, 0.3))
+	if l := w.leader(); l != nil && atLeader {
 		n = l.n
 	}
-	w.note("fault "+k.String(), n.id)
-	if k != faultReplace && k != faultRot && k != faultMembers {
-		w.stats.Faults[k]++
+	w.strikes = append(w.strikes, Strike{f.ordinal, f.kind.String(), time.Duration(w.now)})
+	w.note("fault "+f.kind.String(), uint64(f.ordinal), n.id)
+	if f.kind != faultReplace && f.kind != faultRot && f.kind != faultMembers {
+		w.stats.Faults[f.kind]++
 	}
-	switch k {
+	switch f.kind {
 	case faultKill, faultCrash, faultCrashAll:
-		w.down(k, n)
+		f.down(n)
 	case faultPause:
-		d := w.between(20*msec, 300*msec)
-		if w.chance(0.3) {
-			d = w.between(300*msec, 3*sec)
+		d := f.rng.between(20*msec, 300*msec)
+		if f.rng.chance(or(w.faults.Long, 0.3)) {
+			d = f.rng.between(300*msec, 3*sec)
 		}
 		n.pausedUntil = w.now + d
 	case faultIsolate, faultOneWay, faultBridge, faultSplit, faultClients, faultHeal, faultNoise:
-		w.partition(k, n)
+		f.partition(n)
 	case faultTransfer:
-		w.transfer()
+		f.transfer()
 	case faultMembers:
-		w.changeMembers(n)
+		f.changeMembers(n)
 	case faultWallClock:
-		n.wallStep = w.between(-3600*sec, 3600*sec)
+		n.wallStep = f.rng.between(-3600*sec, 3600*sec)
 	case faultClientDrop, faultClientSleep:
-		w.disturbClient(k)
+		f.disturbClient()
 	default:
-		w.spoil(k, n)
+		f.spoil(n)
 	}
 }
 
+// or returns v, or otherwise if v is 0.
+func or(v, otherwise float64) float64 {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}
+
 // down ends processes.
-func (w *World) down(k faultKind, n *node) {
+func (f *fault) down(n *node) {
+	w := f.w
 	nodes := []*node{n}
-	if k == faultCrashAll {
+	if f.kind == faultCrashAll {
 		nodes = w.nodes
 	}
 	for _, n := range nodes {
-		if k == faultKill {
+		if f.kind == faultKill {
 			if n.up != nil {
 				n.stop()
 			}
 		} else {
 			n.crash()
 		}
-		d := w.between(5*msec, 300*msec)
-		if w.chance(0.3) {
-			d = w.between(300*msec, 2*sec)
+		d := f.rng.between(5*msec, 300*msec)
+		if f.rng.chance(or(w.faults.Long, 0.3)) {
+			d = f.rng.between(300*msec, 2*sec)
 		}
 		w.after(d, n.start)
 	}
 }
 
 // partition changes who reaches whom.
-func (w *World) partition(k faultKind, n *node) {
-	net := &w.net
+func (f *fault) partition(n *node) {
+	w, net := f.w, &f.w.net
 	me := station(n.id)
 	both := func(a, b station) { net.sever(a, b); net.sever(b, a) }
-	other := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch k {
+	other := w.nodes[f.rng.IntN(len(w.nodes))]
+	switch f.kind {
 	case faultIsolate:
 		for _, o := range w.nodes {
 			both(me, station(o.id))
 		}
-		some := []float64{0, 0.5, 1}[w.rng.IntN(3)]
+		some := []float64{0, 0.5, 1}[f.rng.IntN(3)]
+		if w.faults.KeepClients {
+			some = 0
+		}
 		for _, c := range w.clients {
-			if w.chance(some) {
+			if f.rng.chance(some) {
 				both(me, c.station())
 			}
 		}
 	case faultOneWay:
 		for _, o := range w.nodes {
-			if w.chance(0.6) {
+			if f.rng.chance(0.6) {
 				net.sever(me, station(o.id))
-			} else if w.chance(0.2) {
+			} else if f.rng.chance(0.2) {
 				net.sever(station(o.id), me)
 			}
 		}
@@ -207,7 +249,7 @@ func (w *World) partition(k faultKind, n *node) {
 	case faultSplit:
 		side := make([]bool, len(w.nodes))
 		for i := range side {
-			side[i] = w.chance(0.5)
+			side[i] = f.rng.chance(0.5)
 		}
 		for i, a := range w.nodes {
 			for j, b := range w.nodes {
@@ -218,137 +260,55 @@ func (w *World) partition(k faultKind, n *node) {
 		}
 	case faultClients:
 		for _, c := range w.clients {
-			if w.chance(0.5) {
+			if f.rng.chance(0.5) {
 				net.sever(c.station(), me)
 			}
-			if w.chance(0.5) {
+			if f.rng.chance(0.5) {
 				net.sever(me, c.station())
 			}
 		}
 	case faultHeal:
 		net.heal()
 	case faultNoise:
-		net.drop, net.dup, net.slow = 0.1*w.rng.Float64(), 0.05*w.rng.Float64(), 0.02*w.rng.Float64()
-		net.jitter = []int64{0, 400 * usec, 3 * msec, 20 * msec}[w.rng.IntN(4)]
+		net.drop, net.dup, net.slow = 0.1*f.rng.Float64(), 0.05*f.rng.Float64(), 0.02*f.rng.Float64()
+		net.jitter = []int64{0, 400 * usec, 3 * msec, 20 * msec}[f.rng.IntN(4)]
 	}
 }
 
 // transfer tells the leader to hand over, sometimes at a bad moment.
-func (w *World) transfer() {
+func (f *fault) transfer() {
+	w := f.w
 	l := w.leader()
 	if l == nil {
 		return
 	}
 	to := uint64(0)
-	if k := w.rng.IntN(len(w.nodes) + 1); k > 0 {
+	if k := f.rng.IntN(len(w.nodes) + 1); k > 0 {
 		to = w.nodes[k-1].id
 	}
 	l.turn(func(core *replica.Core, now int64) { _, _ = core.TransferLeader(now, to) })
-	if w.chance(0.3) {
-		w.after(w.rng.Int64N(60*msec), func() {
+	if f.rng.chance(0.3) {
+		w.after(f.rng.Int64N(60*msec), func() {
 			if w.chaos {
-				w.partition(faultIsolate, l.n)
+				f.kind = faultIsolate
+				f.partition(l.n)
 			}
 		})
 	}
 }
 
-// spoil does something to a node's storage.
-func (w *World) spoil(k faultKind, n *node) {
-	once := func(op vfs.Op, err error) {
-		remove := n.disk.AddFault(vfs.Fault{Ops: op, Nth: 1 + w.rng.IntN(4), Times: 1, Err: err})
-		n.arm(w.between(msec, 300*msec), remove)
-	}
-	switch k {
-	case faultSlowDisk:
-		n.slowDisk = []int64{0, 5 * msec, 50 * msec, 400 * msec}[w.rng.IntN(4)]
-		w.after(w.between(10*msec, sec), func() { n.slowDisk = 0 })
-	case faultSyncError:
-		once(vfs.OpSync|vfs.OpSyncDir, syscall.EIO)
-	case faultWriteError:
-		once(vfs.OpWrite, syscall.EIO)
-	case faultFull:
-		n.disk.SetFree(w.rng.Int64N(64 << 10))
-		disk := n.disk
-		n.arm(w.between(100*msec, sec), func() { disk.SetFree(-1) })
-	case faultStoreError:
-		n.faulty = true
-		n.store.stopAfter(1 + w.rng.IntN(20))
-	case faultRot:
-		if w.mayLoseDisk(n) {
-			w.rot(n)
-		}
-	case faultReplace:
-		if w.mayLoseDisk(n) && w.cfg.Kind != Fixed {
-			w.replace(n)
-		} else if w.mayLoseDisk(n) {
-			n.replaceDisk()
-			w.after(w.between(10*msec, 500*msec), n.start)
-		}
-	}
-}
-
-// arm notes that storage may fail for a time, after which disarm is called.
-func (n *node) arm(d int64, disarm func()) {
-	n.faulty = true
-	n.armed++
-	n.w.after(d, func() { n.armed--; disarm() })
-}
-
-// mayLoseDisk reports whether the cluster can do without what is on this disk: a majority of others is whole.
-func (w *World) mayLoseDisk(n *node) bool {
-	if w.cfg.Kind != Fixed {
-		return w.now >= 2*sec && w.mayGo(n)
-	}
-	if w.now < 2*sec || n.lost && !n.whole() {
-		return false
-	}
-	bad := 1
-	for _, o := range w.nodes {
-		if o != n && (!o.whole() || o.damaged) {
-			bad++
-		}
-	}
-	return bad <= (len(w.nodes)-1)/2
-}
-
-// rot flips a bit in the log, in the part that was written a while ago: what only the last sync made durable, and rots in the crash that hides it, looks torn
-// to anybody.
-func (w *World) rot(n *node) {
-	dir := n.dir() + "/log"
-	names, err := n.disk.List(dir)
-	if err != nil {
-		return
-	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".seg") })
-	if len(names) < 2 {
-		return
-	}
-	name := path.Join(dir, names[w.rng.IntN(len(names)-1)]) // not the one that is being written
-	info, err := n.disk.Stat(name)
-	if err != nil || info.Size == 0 {
-		return
-	}
-	off := w.rng.Int64N(info.Size)
-	if n.disk.FlipBit(name, off, uint(w.rng.IntN(8))) != nil {
-		return
-	}
-	w.stats.Faults[faultRot]++
-	w.logf("bit rot in %s at %d", name, off)
-	n.damaged, n.faulty = true, true
-}
-
 // disturbClient does something to a client.
-func (w *World) disturbClient(k faultKind) {
+func (f *fault) disturbClient() {
+	w := f.w
 	if len(w.clients) == 0 {
 		return
 	}
-	c := w.clients[w.rng.IntN(len(w.clients))]
-	if k == faultClientDrop {
+	c := w.clients[f.rng.IntN(len(w.clients))]
+	if f.kind == faultClientDrop {
 		c.drop()
 		return
 	}
-	c.sleep(w.between(sec, 9*sec))
+	c.sleep(f.rng.between(sec, 9*sec))
 }
 
 // heal ends all faults.
@@ -358,7 +318,7 @@ func (w *World) heal() {
 		n.pausedUntil, n.slowDisk, n.wallStep = 0, 0, 0
 		n.disk.SetFree(-1)
 		n.store.restart()
-		w.after(w.between(0, 100*msec), n.start)
+		w.after(n.rng.between(0, 100*msec), n.start)
 	}
 	for _, c := range w.clients {
 		c.sleeping = false

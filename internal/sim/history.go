@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -15,7 +17,7 @@ type record struct {
 	o         *oracle
 	process   int
 	call, ret int64 // in the oracle's count, so that no two are equal
-	at        int64 // true time of the call
+	at, until int64 // true time of the call and of its answer
 	in, out   any
 	state     recordState
 }
@@ -43,7 +45,7 @@ func (o *oracle) begin(p *process, key string, in any) *record {
 // end: the operation was answered.
 func (r *record) end(out any) {
 	r.o.stamp++
-	r.ret, r.out, r.state = r.o.stamp, out, recordDone
+	r.ret, r.out, r.state, r.until = r.o.stamp, out, recordDone, r.o.w.now
 }
 
 // lost: nobody knows whether it happened, or still will.
@@ -167,22 +169,14 @@ func (o *oracle) judge() {
 		if strings.HasPrefix(key, "namespace") {
 			model = nameModel
 		}
-		var ops []porcupine.Operation
-		for _, r := range o.histories[key] {
-			if r.state == recordDropped {
-				continue
-			}
-			if r.state != recordDone {
-				r.ret = math.MaxInt64
-			}
-			ops = append(ops, porcupine.Operation{ClientId: r.process, Input: r.in, Call: r.call, Output: r.out, Return: r.ret})
-		}
+		ops := o.operations(key, math.MaxInt64-1)
 		o.w.stats.Histories++
 		o.w.stats.Operations += len(ops)
 		switch porcupine.CheckOperationsTimeout(model, ops, judgeTimeout) {
 		case porcupine.Illegal:
-			o.describeHistory(key)
-			o.w.fail("%s is not linearizable", key)
+			wrong := o.culprit(key, model)
+			o.describeHistory(key, wrong)
+			o.w.fail("%s is not linearizable: nothing explains the answer to process %d at %.6f s: %s -> %s", key, wrong.process, float64(wrong.until)/1e9, brief(wrong.in), brief(wrong.out))
 			return
 		case porcupine.Unknown:
 			o.w.stats.Unknown++
@@ -190,16 +184,73 @@ func (o *oracle) judge() {
 	}
 }
 
-// describeHistory writes a history to the log.
-func (o *oracle) describeHistory(key string) {
+// operations returns an object's history as it was known at a count: what was answered later is still open.
+func (o *oracle) operations(key string, count int64) (ops []porcupine.Operation) {
+	for _, r := range o.histories[key] {
+		op := porcupine.Operation{ClientId: r.process, Input: r.in, Call: r.call, Output: r.out, Return: r.ret}
+		open := r.state != recordDone || r.ret > count
+		switch {
+		case r.state == recordDropped || r.call > count || open && readsOnly(r.in):
+			continue
+		case open:
+			op.Output, op.Return = nil, math.MaxInt64
+		}
+		ops = append(ops, op)
+	}
+	return ops
+}
+
+// readsOnly reports whether an operation changes nothing, so that without its answer it says nothing.
+func readsOnly(in any) bool {
+	switch op := in.(type) {
+	case registerOp:
+		return !op.write
+	case nameOp:
+		return op.kind == nameLookup || op.kind == nameList
+	}
+	return false
+}
+
+// culprit returns the first operation whose answer makes a history one that cannot be: with it known, and all before it, the check fails.
+func (o *oracle) culprit(key string, model porcupine.Model) *record {
+	var done []*record
+	for _, r := range o.histories[key] {
+		if r.state == recordDone {
+			done = append(done, r)
+		}
+	}
+	slices.SortFunc(done, func(a, b *record) int { return cmp.Compare(a.ret, b.ret) })
+	i := sort.Search(len(done)-1, func(i int) bool {
+		return porcupine.CheckOperationsTimeout(model, o.operations(key, done[i].ret), judgeTimeout) == porcupine.Illegal
+	})
+	return done[i]
+}
+
+// historyLines is how much of a history is written to the log.
+const historyLines = 24
+
+// describeHistory writes the end of a history to the log, up to the operation that spoils it.
+func (o *oracle) describeHistory(key string, wrong *record) {
 	if o.w.cfg.Log == nil {
 		return
 	}
 	all := slices.Clone(o.histories[key])
-	slices.SortStableFunc(all, func(a, b *record) int { return int(a.call - b.call) })
+	all = slices.DeleteFunc(all, func(r *record) bool { return r.call > wrong.ret })
+	slices.SortStableFunc(all, func(a, b *record) int { return cmp.Compare(a.call, b.call) })
+	if skip := len(all) - historyLines; skip > 0 {
+		all = all[skip:]
+	}
 	fmt.Fprintf(o.w.cfg.Log, "history of %s:\n", key)
 	for _, r := range all {
-		fmt.Fprintf(o.w.cfg.Log, "  %8d..%-8d %10.6f process %d: %s -> %s\n", r.call, r.ret, float64(r.at)/1e9, r.process, brief(r.in), brief(r.out))
+		mark := " "
+		if r == wrong {
+			mark = "*"
+		}
+		until := "-"
+		if r.until != 0 {
+			until = fmt.Sprintf("%.6f", float64(r.until)/1e9)
+		}
+		fmt.Fprintf(o.w.cfg.Log, " %s %10.6f..%-10s process %d: %s -> %s\n", mark, float64(r.at)/1e9, until, r.process, brief(r.in), brief(r.out))
 	}
 }
 

@@ -65,7 +65,7 @@ func (p *process) lock(f *file, open string, tries int, then func()) {
 				then()
 				return
 			}
-			w.after(w.between(2*msec, 60*msec), func() {
+			w.after(p.rng.between(2*msec, 60*msec), func() {
 				if p.generation != p.c.session.generation || p.c.session.id == "" {
 					then()
 					return

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"errors"
-	"math/rand/v2"
 	"slices"
 
 	"holdfast/internal/replica"
@@ -40,8 +39,8 @@ func ParseKind(name string) (Kind, bool) {
 const maxMembers = 5
 
 // drawKind settles what the configuration leaves open. It draws from a source of its own, so that what else a seed means does not depend on it.
-func (w *World) drawKind() *rand.Rand {
-	rng := rand.New(rand.NewPCG(w.cfg.Seed, 0x6d656d62))
+func (w *World) drawKind() stream {
+	rng := w.stream("kind")
 	drawn := []Kind{Fixed, Fixed, Elastic, Witnessed}[rng.IntN(4)]
 	switch {
 	case w.cfg.Mutation == WitnessAhead:
@@ -107,7 +106,7 @@ func (w *World) wantMembers(gone *node, fresh ...*node) {
 	slices.Sort(w.want)
 	w.note("members", w.want...)
 	for _, n := range fresh {
-		w.after(w.between(0, 500*msec), n.start)
+		w.after(n.rng.between(0, 500*msec), n.start)
 	}
 }
 
@@ -144,13 +143,14 @@ func (w *World) retire(n *node) {
 }
 
 // changeMembers decides on another membership while all is well.
-func (w *World) changeMembers(n *node) {
+func (f *fault) changeMembers(n *node) {
+	w := f.w
 	if !w.settled() || w.now < sec {
 		return
 	}
 	w.stats.Faults[faultMembers]++
 	grow, shrink := len(w.nodes) < maxMembers, len(w.nodes) > 1
-	switch k := w.rng.IntN(3); {
+	switch k := f.rng.IntN(3); {
 	case w.cfg.Kind == Witnessed || k == 0 || !grow || !shrink:
 		w.wantMembers(n, w.addNode(w.newNumber(n.witness())))
 	case k == 1:
@@ -202,7 +202,7 @@ func (w *World) changed(voters []uint64) {
 			continue
 		}
 		w.retire(n)
-		if w.chance(0.5) {
+		if n.rng.chance(0.5) {
 			w.after(0, n.stop)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -24,7 +25,7 @@ const (
 	SkipLogSync
 	// SkipObjectSync leaves out the sync of objects in checkpoints.
 	SkipObjectSync
-	// ServeAfterLease lets a leader answer although its lease has run out.
+	// ServeAfterLease lets a leader answer although its lease has run out, until it hears of another leader.
 	ServeAfterLease
 	// ForgetReply loses recorded replies when a replica restarts.
 	ForgetReply
@@ -91,6 +92,29 @@ func (n *node) cutLog(err error) bool {
 			_ = n.disk.Remove(path.Join(path.Dir(damage.File), name))
 		}
 	}
-	n.store = newStore(n.w) // it may be ahead of the log now
+	n.store = newStore(n.w, n.rng) // it may be ahead of the log now
+	n.damaged = false
 	return true
+}
+
+// faults is a mix in which the mutation shows early; nil: any.
+func (m Mutation) faults() *Faults {
+	f := &Faults{RetainBytes: 64 << 10}
+	switch m {
+	case WitnessAhead:
+		// Crashes of the only copy after the other was lost for good, and disks that are slower than the network.
+		f.Interval = 60 * time.Millisecond
+		f.Weights[faultSlowDisk], f.Weights[faultCrash], f.Weights[faultReplace], f.Weights[faultHeal] = 4, 4, 4, 1
+	case ServeAfterLease:
+		// Leaders that do not hear that there is another one, and clients that stay with them.
+		f.Interval, f.AtLeader, f.KeepClients = 250*time.Millisecond, 1, true
+		f.Weights[faultIsolate], f.Weights[faultHeal], f.Weights[faultClientDrop] = 2, 1, 1
+	case IgnoreDamage:
+		// Damage that shows soon, when others are away.
+		f.Interval = 60 * time.Millisecond
+		f.Weights[faultRot], f.Weights[faultKill], f.Weights[faultIsolate], f.Weights[faultHeal] = 4, 6, 3, 3
+	default:
+		return nil
+	}
+	return f
 }

@@ -37,11 +37,10 @@ func (p *process) place(space, n int) (dir, name string) {
 
 // namespace does an operation on a namespace.
 func (p *process) namespace(space int, then func()) {
-	w := p.c.w
-	a, b := w.rng.IntN(spaceDirs*names), w.rng.IntN(spaceDirs*names)
-	switch k := w.rng.IntN(10); {
+	a, b := p.rng.IntN(spaceDirs*names), p.rng.IntN(spaceDirs*names)
+	switch k := p.rng.IntN(10); {
 	case k < 1 && !p.c.v3:
-		p.list(space, w.rng.IntN(spaceDirs), then)
+		p.list(space, p.rng.IntN(spaceDirs), then)
 	case k < 3:
 		p.lookup(space, a, then)
 	case k < 6:
@@ -101,7 +100,7 @@ func (p *process) createName(space, n int, then func()) {
 	h := p.c.w.oracle.begin(p, spaceKey(space), op)
 	if p.c.v3 {
 		guarded := p.num%2 == 0
-		verifier := p.c.w.rng.Uint64()
+		verifier := p.rng.Uint64()
 		p.call3(8, func(e *xdr.Encoder) {
 			e.String(dir)
 			e.String(name)

@@ -13,8 +13,9 @@ const clientStations = 100
 
 // network carries messages between stations. Cuts are of one direction each.
 type network struct {
-	w   *World
-	cut map[[2]station]bool
+	w     *World
+	links map[[2]station]stream
+	cut   map[[2]station]bool
 	// Chances of a message between nodes to get lost, to come twice, to come late.
 	drop, dup, slow float64
 	// lag is added to every message, jitter at random.
@@ -22,7 +23,10 @@ type network struct {
 }
 
 func (n *network) init(w *World) {
-	*n = network{w: w, cut: map[[2]station]bool{}, jitter: 400 * usec}
+	*n = network{w: w, links: n.links, cut: map[[2]station]bool{}, jitter: 400 * usec}
+	if n.links == nil {
+		n.links = map[[2]station]stream{}
+	}
 }
 
 // heal makes the network a good one again.
@@ -38,9 +42,19 @@ func (n *network) sever(a, b station) {
 	}
 }
 
-// delay draws how long a message takes.
-func (n *network) delay() int64 {
-	return 50*usec + n.lag + n.w.rng.Int64N(n.jitter+1)
+// link returns the source of chance of what goes from a to b.
+func (n *network) link(a, b station) stream {
+	s, ok := n.links[[2]station{a, b}]
+	if !ok {
+		s = n.w.stream("link", uint64(a), uint64(b))
+		n.links[[2]station{a, b}] = s
+	}
+	return s
+}
+
+// delay draws how long a message from a to b takes.
+func (n *network) delay(a, b station) int64 {
+	return 50*usec + n.lag + n.link(a, b).Int64N(n.jitter+1)
 }
 
 // send takes a message of the raft group.
@@ -52,20 +66,22 @@ func (n *network) send(m replica.Message) {
 			w.byID[m.From].input(func(l *life) { l.turn(func(core *replica.Core, now int64) { core.Step(now, ack) }) })
 		})
 	}
-	if n.blocked(station(m.From), station(m.To)) || w.chance(n.drop) {
+	a, b := station(m.From), station(m.To)
+	link := n.link(a, b)
+	if n.blocked(a, b) || link.chance(n.drop) {
 		return
 	}
 	copies := 1
-	if w.chance(n.dup) {
+	if link.chance(n.dup) {
 		copies = 2
 	}
 	for range copies {
-		d := n.delay()
-		if w.chance(n.slow) {
-			d += w.rng.Int64N(500 * msec)
+		d := n.delay(a, b)
+		if link.chance(n.slow) {
+			d += link.Int64N(500 * msec)
 		}
 		w.after(d, func() {
-			if n.blocked(station(m.From), station(m.To)) {
+			if n.blocked(a, b) {
 				return
 			}
 			to := w.byID[m.To]
@@ -105,8 +121,8 @@ func (p *pipe) move() {
 		return
 	}
 	p.moving = true
-	d := p.w.net.delay()
-	if p.w.chance(p.w.net.drop) {
+	d := p.w.net.delay(p.from, p.to)
+	if p.w.net.link(p.from, p.to).chance(p.w.net.drop) {
 		d += stallRetry
 	}
 	p.w.after(d, p.arrive)

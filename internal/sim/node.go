@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
 	"time"
@@ -34,6 +33,8 @@ var quiet = slog.New(slog.DiscardHandler)
 type node struct {
 	w     *World
 	id    uint64
+	rng   stream
+	disks uint64 // that it had
 	disk  *vfs.Sim
 	store *simStore
 	up    *life // the running process, nil while there is none
@@ -59,18 +60,20 @@ type node struct {
 }
 
 func newNode(w *World, id uint64) *node {
-	n := &node{w: w, id: id, offset: w.rng.Int64N(1e15)}
+	n := &node{w: w, id: id, rng: w.stream("node", id)}
+	n.offset = n.rng.Int64N(1e15)
 	// Two clocks may differ by the drift allowed, 1/16; each stays within half of it.
-	n.rate = 1 + w.faults.Drift*(2*w.rng.Float64()-1)/32
+	n.rate = 1 + w.faults.Drift*(2*n.rng.Float64()-1)/32
 	n.newDisk()
 	return n
 }
 
 // newDisk puts an empty disk in.
 func (n *node) newDisk() {
-	n.disk = vfs.NewSim(n.w.rng.Uint64())
+	n.disks++
+	n.disk = vfs.NewSim(n.w.stream("disk", n.id, n.disks).Uint64())
 	n.disk.SetTornSectors(false)
-	n.store = newStore(n.w)
+	n.store = newStore(n.w, n.rng)
 }
 
 // clock is the node's monotonic clock.
@@ -97,7 +100,7 @@ type life struct {
 	log      *wal.Log
 	volume   *volume.Volume
 	gate     *gateway.Gateway
-	rand     *rand.Rand
+	rng      stream
 	ended    bool
 	failed   error // fatal; the process is about to end
 	serve    service
@@ -108,6 +111,7 @@ type life struct {
 	events   []replica.Event
 	handling bool
 	open     bool     // proposals are taken
+	stale    bool     // it serves on until it hears of another leader (mutation)
 	pending  [][]byte // proposals that raft has no room for yet
 	waiters  []func() bool
 	stops    []func() // what to break off when the process ends
@@ -125,7 +129,7 @@ func (n *node) start() {
 	n.lives++
 	n.w.note("start", n.id)
 	n.store.restart()
-	l := &life{n: n, w: n.w, started: n.w.now, rand: rand.New(rand.NewPCG(n.w.rng.Uint64(), n.id))}
+	l := &life{n: n, w: n.w, started: n.w.now, rng: n.w.stream("life", n.id, uint64(n.lives))}
 	n.up = l
 	if err := l.begin(); err != nil {
 		n.w.logf("node %d cannot start: %v", n.id, err)
@@ -138,7 +142,7 @@ func (n *node) start() {
 	}
 	l.turn(func(*replica.Core, int64) {})
 	l.tick()
-	l.after(n.w.between(300*msec, 900*msec), l.checkpoint)
+	l.after(l.rng.between(300*msec, 900*msec), l.checkpoint)
 	l.after(500*msec, l.serviceTick)
 }
 
@@ -161,7 +165,7 @@ func (n *node) refused(err error) {
 		w.after(200*msec, n.start)
 		return
 	}
-	w.after(w.between(50*msec, 400*msec), n.start)
+	w.after(n.rng.between(50*msec, 400*msec), n.start)
 }
 
 // begin opens everything, as package node does.
@@ -212,7 +216,7 @@ func (l *life) join(fsys simFS, sm replica.StateMachine) (err error) {
 		Transport: noTransport{}, Clock: processClock{l}, Applied: l.applied, Fatal: l.fatal, Logger: quiet,
 		CheckpointBytes: 64 << 10, RetainBytes: retain, RetainMaxBytes: 2 * retain, MaxEntryBytes: 30 << 10,
 		MessageBytes: 16 << 10, InflightBytes: 128 << 10, ApplyBytes: 64 << 10,
-	}, l.rand.Uint64())
+	}, l.rng.Uint64())
 	if err != nil {
 		return err
 	}
@@ -233,7 +237,7 @@ func (l *life) appliedIndex() uint64 {
 
 func (l *life) openLog(fsys simFS) (*wal.Log, error) {
 	opt := wal.Options{
-		SegmentBytes: 32 << 10, CacheBytes: 32 << 10, Spares: 3, SyncPrepare: true, Rand: l.rand.Uint64,
+		SegmentBytes: 32 << 10, CacheBytes: 32 << 10, Spares: 3, SyncPrepare: true, Rand: l.rng.Uint64,
 		Now: func() time.Time { return time.Unix(0, l.n.clock()) },
 	}
 	log, err := wal.Open(fsys, l.n.dir()+"/log", opt)
@@ -254,7 +258,7 @@ func (l *life) run(fn func()) {
 	}
 	if wait := l.n.pausedUntil - l.w.now; wait > 0 {
 		// What waits for a process that stood still is looked at in no certain order.
-		l.after(wait+l.w.rng.Int64N(2*msec), fn)
+		l.after(wait+l.rng.Int64N(2*msec), fn)
 		return
 	}
 	fn()
@@ -294,7 +298,7 @@ func (l *life) fatal(err error) {
 	l.w.after(0, func() {
 		if !l.ended {
 			n.stop()
-			l.w.after(l.w.between(20*msec, 500*msec), n.start)
+			l.w.after(l.rng.between(20*msec, 500*msec), n.start)
 		}
 	})
 }
@@ -318,6 +322,7 @@ func (l *life) dispatch() {
 			l.w.oracle.leads(l.n.id, e.Term)
 		case replica.LeaderLost:
 			l.open, l.pending = false, nil
+			l.stale = l.w.cfg.Mutation == ServeAfterLease && l.w.chaos
 		}
 		l.w.note("event", l.n.id, uint64(e.Kind), e.Term, e.Leader)
 	}
@@ -345,7 +350,7 @@ func (l *life) dispatch() {
 // tick ticks for ever.
 func (l *life) tick() {
 	d := int64(float64(20*msec) / l.n.rate)
-	l.after(d+l.w.rng.Int64N(msec), func() {
+	l.after(d+l.rng.Int64N(msec), func() {
 		l.turn(func(core *replica.Core, now int64) { core.Tick(now) })
 		l.changeMembers()
 		l.tick()
@@ -366,15 +371,15 @@ func (n *node) stop() {
 	l.serve.processEnded()
 	// The host keeps what objects were written; the metadata that was not flushed was in the process.
 	_ = n.store.Mem.SyncObjects(context.Background())
-	n.store.Crash(n.w.rng)
+	n.store.Crash(n.rng.Rand)
 	n.tellPeers()
 }
 
 // tellPeers lets some of the others notice that the process is gone by its closed connections.
 func (n *node) tellPeers() {
 	for _, o := range n.w.nodes {
-		if o != n && n.w.chance(0.6) {
-			n.w.after(n.w.rng.Int64N(20*msec), func() {
+		if o != n && n.rng.chance(0.6) {
+			n.w.after(n.rng.Int64N(20*msec), func() {
 				if n.up != nil || n.w.net.blocked(station(n.id), station(o.id)) {
 					return
 				}
@@ -402,7 +407,7 @@ func (n *node) crash() {
 	}
 	n.w.note("crash", n.id)
 	n.disk.Crash()
-	n.store.Crash(n.w.rng)
+	n.store.Crash(n.rng.Rand)
 	n.pausedUntil = 0
 	if l != nil {
 		n.tellPeers()
@@ -420,12 +425,12 @@ func (n *node) interrupt(l *life) {
 		return
 	}
 	l.failed = errors.New("power cut")
-	if len(l.writing) > 0 && n.w.chance(0.7) {
-		n.disk.StopAfter(1 + n.w.rng.IntN(4))
+	if len(l.writing) > 0 && n.rng.chance(0.7) {
+		n.disk.StopAfter(1 + n.rng.IntN(4))
 		_ = l.manual.Append(l.writing)
-	} else if n.w.chance(0.3) && !l.installing() {
-		n.store.stopAfter(1 + n.w.rng.IntN(6))
-		n.disk.StopAfter(1 + n.w.rng.IntN(8))
+	} else if n.rng.chance(0.3) && !l.installing() {
+		n.store.stopAfter(1 + n.rng.IntN(6))
+		n.disk.StopAfter(1 + n.rng.IntN(8))
 		_ = l.manual.Checkpoint(context.Background(), n.clock())
 	}
 }
@@ -475,7 +480,7 @@ type processClock struct{ l *life }
 
 func (c processClock) WallNS() int64      { return c.l.n.wall() }
 func (c processClock) MonotonicNS() int64 { return c.l.n.clock() }
-func (c processClock) Random() uint64     { return c.l.rand.Uint64() }
+func (c processClock) Random() uint64     { return c.l.rng.Uint64() }
 
 // raft is the gateway's view of the raft group.
 type raft struct{ l *life }
@@ -486,7 +491,7 @@ func (r raft) Serving() bool {
 		return false
 	}
 	if l.w.cfg.Mutation == ServeAfterLease && l.w.chaos {
-		return l.open
+		return l.open || l.stale
 	}
 	return l.manual.Core.Serving(l.n.clock())
 }

@@ -37,9 +37,9 @@ func (l *life) handleEvents() {
 		return
 	}
 	l.handling = true
-	d := l.w.between(0, 300*usec)
-	if l.w.chance(0.02) {
-		d += l.w.rng.Int64N(30 * msec)
+	d := l.rng.between(0, 300*usec)
+	if l.rng.chance(0.02) {
+		d += l.rng.Int64N(30 * msec)
 	}
 	l.after(d, func() {
 		l.handling = false
@@ -54,13 +54,28 @@ func (l *life) handleEvents() {
 func (l *life) event(e replica.Event) {
 	switch e.Kind {
 	case replica.LeaderReady:
+		l.endStale()
 		l.lead()
 	case replica.LeaderLost:
-		l.follow()
+		if !l.stale {
+			l.follow()
+		}
+	case replica.LeaderChanged:
+		if e.Leader != 0 && e.Leader != l.n.id {
+			l.endStale()
+		}
 	case replica.LeaseLapsed:
 		l.setPhase(pausing)
 	case replica.LeaseRegained:
 		l.setPhase(serving)
+	}
+}
+
+// endStale ends the serving of one who does not lead any more (mutation).
+func (l *life) endStale() {
+	if l.stale {
+		l.stale = false
+		l.follow()
 	}
 }
 
@@ -158,8 +173,8 @@ func (c *conn) reset() {
 	c.gone = true
 	c.up.closed = true
 	w := c.w
-	d := w.net.delay()
-	if w.chance(0.1) {
+	d := w.net.delay(c.down.from, c.down.to)
+	if w.net.link(c.down.from, c.down.to).chance(0.1) {
 		c.down.closed = true // what was on its way is lost
 	}
 	w.after(d, func() {

@@ -52,12 +52,12 @@ func (l *life) sendSnapshot(work replica.SnapshotWork) {
 
 // hop lets something happen after a message's time if both ends still live and reach each other.
 func (t *transfer) hop(fn func()) {
-	t.w.after(t.w.net.delay(), func() {
+	a, b := station(t.from.n.id), station(t.work.To)
+	t.w.after(t.w.net.delay(a, b), func() {
 		if t.ended {
 			return
 		}
 		net := &t.w.net
-		a, b := station(t.from.n.id), station(t.work.To)
 		if net.blocked(a, b) || net.blocked(b, a) {
 			t.abort()
 			return
@@ -254,7 +254,7 @@ func (t *transfer) done(ok bool) {
 	t.tellReceiver()
 	if !t.from.ended {
 		from := t.from
-		from.after(t.w.net.delay(), func() {
+		from.after(t.w.net.delay(station(t.work.To), station(from.n.id)), func() {
 			from.turn(func(core *replica.Core, now int64) { core.SnapshotDone(now, t.work.To, ok) })
 		})
 	}

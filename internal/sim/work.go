@@ -15,9 +15,9 @@ func (l *life) writeNext() {
 		return
 	}
 	l.writing, l.appends = l.appends, nil
-	d := l.w.between(40*usec, 600*usec)
+	d := l.rng.between(40*usec, 600*usec)
 	if l.n.slowDisk > 0 {
-		d += l.w.rng.Int64N(l.n.slowDisk)
+		d += l.rng.Int64N(l.n.slowDisk)
 	}
 	l.after(d, func() {
 		if l.failed != nil {
@@ -48,9 +48,9 @@ func (l *life) applyNext() {
 		return
 	}
 	l.applying = true
-	d := l.w.between(5*usec, 200*usec)
-	if l.w.chance(l.w.faults.SlowApply) {
-		d += l.w.rng.Int64N(100 * msec)
+	d := l.rng.between(5*usec, 200*usec)
+	if l.rng.chance(l.w.faults.SlowApply) {
+		d += l.rng.Int64N(100 * msec)
 	}
 	l.after(d, func() {
 		if l.failed != nil {
@@ -82,7 +82,7 @@ func (l *life) applied(index uint64, entry, reply []byte) {
 
 // checkpoint is replica's checkpoint worker.
 func (l *life) checkpoint() {
-	l.after(l.w.between(200*msec, 2*sec), l.checkpoint)
+	l.after(l.rng.between(200*msec, 2*sec), l.checkpoint)
 	l.checkpointNow()
 }
 

@@ -75,7 +75,7 @@ func newSetup(w *World) *setup {
 	for i := range w.faults.clients() {
 		c := newClient(w, i, i%3 == 2)
 		w.clients = append(w.clients, c)
-		c.session = &session{c: c, verifier: w.rng.Uint64()}
+		c.session = &session{c: c, verifier: c.rng.Uint64()}
 	}
 	st := &setup{w: w}
 	w.oracle.tree = &tree{files: append([]file(nil), layout...)}
@@ -162,10 +162,12 @@ func (f *Faults) clients() int { return 5 }
 
 // process returns a new process of the client.
 func (c *client) process(slot int) *process {
-	return &process{c: c, num: slot, slot: uint32(slot), id: c.num*slotCount + slot, opens: map[string]string{}, locks: map[string]string{}}
+	p := &process{c: c, num: slot, slot: uint32(slot), id: c.num*slotCount + slot, opens: map[string]string{}, locks: map[string]string{}}
+	p.rng = c.w.stream("process", uint64(p.id), 0)
+	return p
 }
 
-// startClients sets all processes to work.
+// startClients sets the processes to work.
 func (w *World) startClients() {
 	for _, c := range w.clients {
 		for slot := range slotCount {
@@ -173,8 +175,10 @@ func (w *World) startClients() {
 			if c.num > 0 || slot > 0 {
 				p = c.process(slot)
 			}
-			p.c.busy++
-			p.think()
+			if w.cfg.works(p.id) {
+				p.c.busy++
+				p.think()
+			}
 		}
 	}
 }
@@ -192,13 +196,15 @@ func (w *World) clientsIdle() bool {
 // think lets the process pause and then do something.
 func (p *process) think() {
 	w := p.c.w
-	if !w.working {
+	if limit := w.cfg.Operations; !w.working || limit > 0 && p.operations == limit {
 		p.c.busy--
 		return
 	}
-	d := w.rng.Int64N(20 * msec)
-	if w.chance(0.03) {
-		d += w.rng.Int64N(2 * sec)
+	p.operations++
+	p.rng = w.stream("process", uint64(p.id), uint64(p.operations))
+	d := p.rng.Int64N(20 * msec)
+	if p.rng.chance(0.03) {
+		d += p.rng.Int64N(2 * sec)
 	}
 	w.after(d, func() {
 		if !w.working {
@@ -215,25 +221,25 @@ func (p *process) act() {
 	t := w.oracle.tree
 	// One process of each client reads only, so that it goes on while those that write have to wait.
 	reads := p.slot == slotCount-1
-	switch k := w.rng.IntN(20); {
+	switch k := p.rng.IntN(20); {
 	case reads && k < 6:
-		p.lookup(w.rng.IntN(spaces), w.rng.IntN(spaceDirs*names), p.think)
+		p.lookup(p.rng.IntN(spaces), p.rng.IntN(spaceDirs*names), p.think)
 	case reads || k < 8:
-		f := &t.files[w.rng.IntN(len(t.files))]
-		block := w.rng.IntN(f.blocks)
-		if !reads && w.chance(0.6) {
+		f := &t.files[p.rng.IntN(len(t.files))]
+		block := p.rng.IntN(f.blocks)
+		if !reads && p.rng.chance(0.6) {
 			p.writeBlock(f, block, p.think)
 		} else {
 			p.readBlock(f, block, p.think)
 		}
 	case k < 16:
-		p.namespace(w.rng.IntN(spaces), p.think)
+		p.namespace(p.rng.IntN(spaces), p.think)
 	case p.c.v3:
 		p.think()
 	case k < 19:
-		p.increment(&t.counters[w.rng.IntN(counters)], p.think)
+		p.increment(&t.counters[p.rng.IntN(counters)], p.think)
 	default:
-		p.close(&t.files[w.rng.IntN(len(t.files))], p.think)
+		p.close(&t.files[p.rng.IntN(len(t.files))], p.think)
 	}
 }
 
@@ -462,7 +468,7 @@ func (p *process) create(dir, name string, done func(st status, fh string)) {
 			c.Uint32(1) // GUARDED4
 		} else {
 			c.Uint32(3) // EXCLUSIVE4_1
-			c.Uint64(p.c.w.rng.Uint64())
+			c.Uint64(p.rng.Uint64())
 		}
 		c.attrMode(0o666)
 		c.Uint32(0)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"math/rand/v2"
 	"time"
 )
 
@@ -29,8 +28,16 @@ type Config struct {
 	Duration time.Duration
 	// Faults says how often what goes wrong. nil: a mix by the seed.
 	Faults *Faults
-	// Mutation breaks the system on purpose.
+	// Mutation breaks the system on purpose. One that shows seldom brings a mix of faults.
 	Mutation Mutation
+	// Only are the numbers of the faults that strike, see Strike; nil: all do.
+	Only []int
+	// Off are the kinds of fault that do not strike, see FaultNames.
+	Off []string
+	// Processes are those that work, numbered through the clients, three for each; nil: all do.
+	Processes []int
+	// Operations is how many each process does at most; 0: as many as it can.
+	Operations int
 	// Log gets a line for everything that happens. nil: none.
 	Log io.Writer
 }
@@ -55,12 +62,13 @@ type Stats struct {
 type World struct {
 	cfg    Config
 	faults Faults
-	rng    *rand.Rand
 	now    int64 // true time in ns since the begin
 	queue  eventQueue
 	seq    uint64
 	digest uint64
 	err    error
+	class  string // of err
+	limit  uint64 // of events; 0: none
 	stats  Stats
 
 	nodes   []*node // members, and those that are to be or are about to go
@@ -74,6 +82,9 @@ type World struct {
 	oracle  oracle
 	chaos   bool // faults strike
 	working bool // clients begin new calls
+	began   int64
+	ordinal int // of the last fault
+	strikes []Strike
 }
 
 type event struct {
@@ -101,21 +112,22 @@ func (q *eventQueue) Pop() any {
 
 // New prepares a run.
 func New(cfg Config) *World {
-	w := &World{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x73696d))}
+	w := &World{cfg: cfg}
 	if w.cfg.Nodes == 0 {
-		w.cfg.Nodes = []int{3, 3, 3, 3, 2, 5, 1, 3}[w.rng.IntN(8)]
+		w.cfg.Nodes = []int{3, 3, 3, 3, 2, 5, 1, 3}[w.stream("nodes").IntN(8)]
 	}
 	if w.cfg.Duration == 0 {
 		w.cfg.Duration = 6 * time.Second
 	}
-	if cfg.Faults != nil {
-		w.faults = *cfg.Faults
-	} else {
-		w.faults = randomFaults(w.rng)
-	}
 	w.byID = map[uint64]*node{}
 	kind := w.drawKind()
-	if cfg.Faults == nil {
+	if w.cfg.Faults == nil {
+		w.cfg.Faults = cfg.Mutation.faults()
+	}
+	if w.cfg.Faults != nil {
+		w.faults = *w.cfg.Faults
+	} else {
+		w.faults = randomFaults(w.stream("faults"))
 		w.faults.suit(w.cfg.Kind, kind)
 	}
 	w.oracle.init(w)
@@ -143,17 +155,12 @@ func (w *World) after(d int64, fn func()) {
 	heap.Push(&w.queue, event{w.now + max(d, 0), w.seq, fn})
 }
 
-// between draws a duration.
-func (w *World) between(lo, hi int64) int64 { return lo + w.rng.Int64N(hi-lo+1) }
-
-// chance draws true with probability p.
-func (w *World) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
-
 // fail notes a violation. The run ends.
 func (w *World) fail(format string, args ...any) {
 	if w.err != nil {
 		return
 	}
+	w.class = classOf(format, args)
 	w.err = fmt.Errorf("seed %d at %v: %w", w.cfg.Seed, time.Duration(w.now), fmt.Errorf(format, args...))
 	if w.cfg.Log != nil {
 		fmt.Fprintf(w.cfg.Log, "%12.6f VIOLATION %v\n", float64(w.now)/1e9, w.err)
@@ -191,7 +198,10 @@ func (w *World) step(end int64) bool {
 	}
 	e := heap.Pop(&w.queue).(event)
 	w.now = e.at
-	w.stats.Events++
+	if w.stats.Events++; w.limit > 0 && w.stats.Events > w.limit {
+		w.fail("the run has more events than it may have")
+		return false
+	}
 	e.fn()
 	w.oracle.always()
 	return true
@@ -234,7 +244,7 @@ const (
 // Run runs to the end and returns Err.
 func (w *World) Run() error {
 	for _, n := range w.nodes {
-		w.after(w.between(0, 50*msec), n.start)
+		w.after(n.rng.between(0, 50*msec), n.start)
 	}
 	setup := newSetup(w)
 	if !w.runUntil(setupBound, setup.ready) {
@@ -243,7 +253,8 @@ func (w *World) Run() error {
 	}
 	w.chaos, w.working = true, true
 	w.startClients()
-	w.after(w.between(0, 200*msec), w.strike)
+	w.began = w.now
+	w.after(0, w.strike)
 	w.runFor(int64(w.cfg.Duration))
 	w.settle()
 	w.stats.Entries = w.oracle.highest

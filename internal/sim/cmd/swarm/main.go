@@ -2,6 +2,9 @@
 //
 //	go run ./internal/sim/cmd/swarm -duration 10m
 //	go run ./internal/sim/cmd/swarm -seed 42 -log
+//
+// A run that fails is shrunk: faults, processes, operations and time are left out as long as it still fails in the same way. Printed are the end of what is left and the
+// command that runs it again.
 package main
 
 import (
@@ -14,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,15 +27,12 @@ import (
 type options struct {
 	duration  time.Duration
 	workers   int
-	seed      uint64
 	single    bool
 	first     uint64
 	log       bool
-	nodes     int
-	kind      sim.Kind
-	simulated time.Duration
-	mutation  sim.Mutation
 	keepGoing bool
+	shrink    time.Duration
+	config    sim.Config
 }
 
 func main() {
@@ -56,54 +57,49 @@ func run() error {
 
 func parse() (options, error) {
 	var opt options
-	var mutation, kind string
 	flag.DurationVar(&opt.duration, "duration", time.Minute, "how long to run fresh seeds, in real time")
 	flag.IntVar(&opt.workers, "workers", runtime.GOMAXPROCS(0), "runs at a time")
-	flag.Uint64Var(&opt.seed, "seed", 0, "run this seed only")
 	flag.Uint64Var(&opt.first, "first", 0, "begin with this seed and count up; 0: begin anywhere")
 	flag.BoolVar(&opt.log, "log", false, "with -seed: write everything that happens to standard output")
-	flag.IntVar(&opt.nodes, "nodes", 0, "nodes of the cluster; 0: by the seed")
-	flag.StringVar(&kind, "kind", "any", "the sort of cluster: fixed, elastic or witnessed; any: by the seed")
-	flag.DurationVar(&opt.simulated, "simulated", 0, "how long each run lasts in simulated time; 0: the default")
-	flag.StringVar(&mutation, "mutation", "none", "break the system on purpose: see sim.Mutation")
 	flag.BoolVar(&opt.keepGoing, "keep-going", false, "go on after a failure")
+	flag.DurationVar(&opt.shrink, "shrink", time.Minute, "how long to look for a smaller run that fails in the same way, in real time; 0: not at all")
+	opt.config.Flags(flag.CommandLine)
 	flag.Parse()
+	if flag.NArg() > 0 {
+		return opt, fmt.Errorf("what is %q to mean?", flag.Arg(0))
+	}
 	flag.Visit(func(f *flag.Flag) { opt.single = opt.single || f.Name == "seed" })
-	var ok bool
-	if opt.mutation, ok = sim.ParseMutation(mutation); !ok {
-		return opt, fmt.Errorf("there is no mutation %q", mutation)
-	}
-	if opt.kind, ok = sim.ParseKind(kind); !ok {
-		return opt, fmt.Errorf("there is no kind of cluster %q", kind)
-	}
 	return opt, nil
 }
 
-func (o *options) config(seed uint64) sim.Config {
-	return sim.Config{Seed: seed, Nodes: o.nodes, Kind: o.kind, Duration: o.simulated, Mutation: o.mutation}
+// replay is the command that runs something again with everything that happens.
+func replay(cfg sim.Config) string {
+	return "go run ./internal/sim/cmd/swarm " + strings.Join(cfg.Args(), " ") + " -log"
 }
 
-// replay is the command that runs a seed again.
-func (o *options) replay(seed uint64) string {
-	cmd := fmt.Sprintf("go run ./internal/sim/cmd/swarm -seed %d -log", seed)
-	if o.nodes != 0 {
-		cmd += fmt.Sprintf(" -nodes %d", o.nodes)
+// shrink looks for a smaller run that fails as cfg does, and describes it.
+func shrink(ctx context.Context, cfg sim.Config, limit time.Duration) string {
+	if limit <= 0 {
+		return ""
 	}
-	if o.kind != sim.AnyKind {
-		cmd += " -kind " + o.kind.String()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	s := sim.Shrink(ctx, cfg)
+	if s == nil {
+		return "the run does not fail when it is repeated\n"
 	}
-	if o.simulated != 0 {
-		cmd += fmt.Sprintf(" -simulated %v", o.simulated)
+	var b strings.Builder
+	fmt.Fprintf(&b, "shrunk in %d runs from %v to %v:\n", s.Runs, s.Before, s.After)
+	for _, line := range s.Events {
+		b.WriteString(line + "\n")
 	}
-	if o.mutation != sim.NoMutation {
-		cmd += " -mutation " + o.mutation.String()
-	}
-	return cmd
+	fmt.Fprintf(&b, "FAIL %v\n     replay: %s\n", s.Err, replay(s.Config))
+	return b.String()
 }
 
 // one runs one seed.
 func one(opt options) error {
-	cfg := opt.config(opt.seed)
+	cfg := opt.config
 	out := bufio.NewWriterSize(os.Stdout, 1<<20)
 	if opt.log {
 		cfg.Log = out
@@ -112,8 +108,11 @@ func one(opt options) error {
 	began := time.Now()
 	err := w.Run()
 	st := w.Stats()
+	if err != nil && !opt.log {
+		fmt.Fprintf(out, "FAIL %v\n     replay: %s\n%s", err, replay(opt.config), shrink(context.Background(), opt.config, opt.shrink))
+	}
 	fmt.Fprintf(out, "seed %d: %d events, %v simulated in %v, %d calls answered, %d entries, digest %016x\n",
-		opt.seed, st.Events, st.Simulated.Round(time.Millisecond), time.Since(began).Round(time.Millisecond), st.Calls, st.Entries, w.Digest())
+		cfg.Seed, st.Events, st.Simulated.Round(time.Millisecond), time.Since(began).Round(time.Millisecond), st.Calls, st.Entries, w.Digest())
 	if ferr := out.Flush(); err == nil {
 		err = ferr
 	}
@@ -173,13 +172,22 @@ func swarm(ctx context.Context, opt options) error {
 				seed := next
 				next++
 				t.mu.Unlock()
-				w := sim.New(opt.config(seed))
+				cfg := opt.config
+				cfg.Seed = seed
+				w := sim.New(cfg)
 				err := w.Run()
+				story := ""
+				if err != nil {
+					t.mu.Lock()
+					fmt.Printf("FAIL %v\n     replay: %s\n", err, replay(cfg))
+					t.mu.Unlock()
+					story = shrink(context.WithoutCancel(ctx), cfg, opt.shrink)
+				}
 				t.mu.Lock()
 				t.add(w.Stats())
 				if err != nil {
 					t.failures = append(t.failures, seed)
-					fmt.Printf("FAIL %v\n     replay: %s\n", err, opt.replay(seed))
+					fmt.Print(story)
 					if !opt.keepGoing {
 						cancel()
 					}

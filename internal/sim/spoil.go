@@ -1,0 +1,97 @@
+package sim
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"holdfast/internal/vfs"
+)
+
+// spoil does something to a node's storage.
+func (f *fault) spoil(n *node) {
+	w := f.w
+	once := func(op vfs.Op, err error) {
+		remove := n.disk.AddFault(vfs.Fault{Ops: op, Nth: 1 + f.rng.IntN(4), Times: 1, Err: err})
+		n.arm(f.rng.between(msec, 300*msec), remove)
+	}
+	switch f.kind {
+	case faultSlowDisk:
+		n.slowDisk = []int64{0, 5 * msec, 50 * msec, 400 * msec}[f.rng.IntN(4)]
+		w.after(f.rng.between(10*msec, sec), func() { n.slowDisk = 0 })
+	case faultSyncError:
+		once(vfs.OpSync|vfs.OpSyncDir, syscall.EIO)
+	case faultWriteError:
+		once(vfs.OpWrite, syscall.EIO)
+	case faultFull:
+		n.disk.SetFree(f.rng.Int64N(64 << 10))
+		disk := n.disk
+		n.arm(f.rng.between(100*msec, sec), func() { disk.SetFree(-1) })
+	case faultStoreError:
+		n.faulty = true
+		n.store.stopAfter(1 + f.rng.IntN(20))
+	case faultRot:
+		if w.mayLoseDisk(n) {
+			f.rot(n)
+		}
+	case faultReplace:
+		if w.mayLoseDisk(n) && w.cfg.Kind != Fixed {
+			w.replace(n)
+		} else if w.mayLoseDisk(n) {
+			n.replaceDisk()
+			w.after(f.rng.between(10*msec, 500*msec), n.start)
+		}
+	}
+}
+
+// arm notes that storage may fail for a time, after which disarm is called.
+func (n *node) arm(d int64, disarm func()) {
+	n.faulty = true
+	n.armed++
+	n.w.after(d, func() { n.armed--; disarm() })
+}
+
+// mayLoseDisk reports whether the cluster can do without what is on this disk: a majority of others is whole.
+func (w *World) mayLoseDisk(n *node) bool {
+	if w.cfg.Kind != Fixed {
+		return w.now >= 2*sec && w.mayGo(n)
+	}
+	if w.now < 2*sec || n.lost && !n.whole() {
+		return false
+	}
+	bad := 1
+	for _, o := range w.nodes {
+		if o != n && (!o.whole() || o.damaged) {
+			bad++
+		}
+	}
+	return bad <= (len(w.nodes)-1)/2
+}
+
+// rot flips a bit in the log, in the part that was written a while ago: what only the last sync made durable, and rots in the crash that hides it, looks torn
+// to anybody.
+func (f *fault) rot(n *node) {
+	w := f.w
+	dir := n.dir() + "/log"
+	names, err := n.disk.List(dir)
+	if err != nil {
+		return
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".seg") })
+	if len(names) < 2 {
+		return
+	}
+	name := path.Join(dir, names[f.rng.IntN(len(names)-1)]) // not the one that is being written
+	info, err := n.disk.Stat(name)
+	if err != nil || info.Size == 0 {
+		return
+	}
+	off := f.rng.Int64N(info.Size)
+	if n.disk.FlipBit(name, off, uint(f.rng.IntN(8))) != nil {
+		return
+	}
+	w.stats.Faults[faultRot]++
+	w.logf("bit rot in %s at %d", name, off)
+	n.damaged, n.faulty = true, true
+}
