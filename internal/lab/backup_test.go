@@ -16,7 +16,7 @@ func TestBackup(t *testing.T) {
 	guests := bootGuests(t, l, 2)
 	g := guests[1]
 	mount(t, g, c.Export(), "4.2", "/main")
-	tree := work.TreeArgs{Dir: "/main", Files: 500}
+	tree := work.TreeArgs{Dir: "/main", Files: 200}
 	if err := g.Run(t.Context(), "tree-unpack", tree, nil); err != nil {
 		t.Fatal(err)
 	}

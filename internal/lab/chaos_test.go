@@ -251,13 +251,5 @@ func (x *chaos) finish(guests []*Guest) {
 		x.t.Fatal(err)
 	}
 	stopLoads(x.t, x.c, guests, x.loads, "4.2")
-	ctx, cancel = context.WithTimeout(x.t.Context(), chaosBack)
-	defer cancel()
-	leader, err := x.c.AwaitHealthy(ctx)
-	if err != nil {
-		x.t.Fatal(err)
-	}
-	if err := x.c.Check(ctx, leader); err != nil {
-		x.t.Error(err)
-	}
+	checkEqual(x.t, x.c)
 }

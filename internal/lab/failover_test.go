@@ -178,15 +178,7 @@ func TestFailover(t *testing.T) {
 		t.Logf("loss %d, %s: longest gap %v", i+1, how, loseLeader(t, c, loads, how).Round(time.Millisecond))
 	}
 	stopLoads(t, c, guests, loads, "4.2")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	leader, err := c.AwaitHealthy(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Check(ctx, leader); err != nil {
-		t.Error(err)
-	}
+	checkEqual(t, c)
 }
 
 // outageLimits are what the median of the longest gap between two acknowledged O_SYNC writes, one every 10 ms, may be.

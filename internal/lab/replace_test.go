@@ -1,28 +1,11 @@
 package lab
 
 import (
-	"strings"
 	"testing"
 	"time"
 
 	"holdfast/internal/cluster"
 )
-
-// checkBusy compares the copies while clients write: the command asks for another try if they were not to be had at one index.
-func checkBusy(t *testing.T, c *Cluster) {
-	t.Helper()
-	for range 10 {
-		err := c.Check(t.Context(), awaitHealthy(t, c))
-		if err == nil {
-			return
-		}
-		if !strings.Contains(err.Error(), "check again") {
-			t.Error(err)
-			return
-		}
-	}
-	t.Error("the copies could not be compared under load")
-}
 
 // TestReplace changes who the nodes of a cluster are, under the load of a client: from two and a witness to three copies and back, with disks lost in between.
 func TestReplace(t *testing.T) {
@@ -41,7 +24,7 @@ func TestReplace(t *testing.T) {
 		awaitHealthy(t, c)
 		took := time.Since(start)
 		gap := goOn(t, loads, start, what)
-		checkBusy(t, c)
+		checkEqual(t, c)
 		t.Logf("%s: in sync after %v, longest gap %v", what, round(took), gap)
 		if gap > lossLimit {
 			t.Errorf("%s: a client waited for %v", what, gap)
