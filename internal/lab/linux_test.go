@@ -102,7 +102,7 @@ func TestLinuxClient(t *testing.T) {
 			// All of the machinery below is the same for each version, so that one is enough for what takes long.
 			e := exercise{entries: 1000, files: 500}
 			if version == versions[0] {
-				e = exercise{entries: 5000, files: 2000}
+				e = exercise{entries: 3000, files: 1000}
 			}
 			exerciseClient(t, guests[0], c, version, e)
 			if version != "3" { // mounted without locks between clients
