@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -44,12 +46,25 @@ func formCluster(t *testing.T, l *Lab, o ClusterOptions) *Cluster {
 	return c
 }
 
-// showLogs shows the logs of the nodes when the test fails.
+// showLogs shows the logs of the nodes when the test fails, and makes it fail if one of them crashed or raced.
 func showLogs(t *testing.T, c *Cluster) {
 	t.Cleanup(func() {
-		if t.Failed() {
-			for _, n := range c.Nodes {
-				t.Logf("log of node %s:\n%s", n.Name, n.Log(40))
+		logs, err := filepath.Glob(filepath.Join(c.lab.Dir, "node-*.log")) // of nodes that were removed, too
+		if err != nil {
+			t.Error(err)
+		}
+		for _, path := range logs {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, bad := range []string{"panic: ", "fatal error: ", "DATA RACE"} {
+				if at := bytes.Index(text, []byte(bad)); at >= 0 {
+					t.Errorf("%s: %.3000s", filepath.Base(path), text[at:])
+				}
+			}
+			if t.Failed() {
+				t.Logf("%s:\n%s", filepath.Base(path), tailFile(path, 40))
 			}
 		}
 	})

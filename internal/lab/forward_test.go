@@ -29,19 +29,16 @@ func TestForward(t *testing.T) {
 		return Export{Addr: addr, Path: "/data", Port: forwardPort, MountPort: forwardPort}
 	}
 	t.Run("node", func(t *testing.T) {
-		leader := awaitHealthy(t, c)
-		entry := other(t, c, leader)
+		entry := other(t, c, awaitHealthy(t, c))
 		// The rules are for the client, and not for the node in between.
 		command(t, entry, "export", "set", clusterVolume, "/data", "--client", g.Addr+":rw,no_root_squash")
 		s := fixedExport{c, at(entry.Addr)}
 		loads := startLoads(t, s, guests, "4.2")
 		for _, how := range []Loss{LossKill, LossLink} {
-			leader = runFreely(t, c, loads)
-			if leader == entry {
+			if runFreely(t, c, loads) == entry {
 				if err := c.Transfer(t.Context(), entry, other(t, c, entry)); err != nil {
 					t.Fatal(err)
 				}
-				leader = runFreely(t, c, loads)
 			}
 			gap := loseLeader(t, c, loads, how)
 			t.Logf("by a node that does not lead, %s of the leader: longest gap %v", how, gap)
@@ -49,8 +46,7 @@ func TestForward(t *testing.T) {
 				t.Error("a client waited")
 			}
 		}
-		leader = runFreely(t, c, loads)
-		if leader != entry {
+		if leader := runFreely(t, c, loads); leader != entry {
 			start := time.Now()
 			if err := c.Transfer(t.Context(), leader, entry); err != nil {
 				t.Fatal(err)

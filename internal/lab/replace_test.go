@@ -32,11 +32,22 @@ func TestReplace(t *testing.T) {
 	}
 	replace := func(name string) func() error {
 		return func() error {
-			old := c.Node(name)
-			if err := old.LoseDisk(); err != nil {
+			n := c.Node(name)
+			was, err := n.api.Status(t.Context(), true)
+			if err != nil {
 				return err
 			}
-			return c.Replace(t.Context(), old, old)
+			if err := n.LoseDisk(); err != nil {
+				return err
+			}
+			if err := c.Replace(t.Context(), n, n); err != nil {
+				return err
+			}
+			// What has forgotten its votes must not vote as the one that gave them.
+			if is, err := n.api.Status(t.Context(), true); err != nil || is.ID == was.ID {
+				t.Errorf("node %s is number %d again (%v)", name, is.ID, err)
+			}
+			return nil
 		}
 	}
 	leader := awaitHealthy(t, c)
