@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/internal/cli"
 )
 
 const root = "../.."
@@ -203,7 +205,7 @@ func (s *step) lacks() string {
 	return ""
 }
 
-// run types a command. What only tells is typed again for a while, until it is as the documentation says, as a person would; so is what asks for it.
+// run types a command. What only tells is typed again for a while, until it is as the documentation says, as a person would.
 func (b *book) run(s *step) error {
 	line := s.command
 	for name, value := range b.seen {
@@ -225,8 +227,7 @@ func (b *book) run(s *step) error {
 			}
 			return nil
 		}
-		asked := strings.Contains(out, "try again in a moment")
-		if !again && !asked || err != nil || time.Now().After(deadline) {
+		if !again || err != nil || time.Now().After(deadline) {
 			return fmt.Errorf("exit code %d instead of %d (%v):\n%s", code, s.code, err, out)
 		}
 		time.Sleep(100 * time.Millisecond) // between two questions of one who watches
@@ -242,15 +243,16 @@ func (b *book) typed(m *machine, line string) (code int, out string, err error) 
 		line = "exec " + line // or the shell would be interrupted, too
 	}
 	cmd := m.command(ctx, "sh", "-c", "cd /root || exit\n"+line)
-	var buf bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &buf, &buf
+	var text, progress bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &text, &text // one pipe
 	if follows {
-		cmd.Stdout = &interrupter{w: &buf, f: func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }}
+		cmd.Stdout = &interrupter{w: &text, f: func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }}
+		cmd.Stderr = &progress
 	}
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		return 0, "", err
 	}
-	return cmd.ProcessState.ExitCode(), buf.String(), ctx.Err()
+	return cmd.ProcessState.ExitCode(), text.String() + progress.String(), ctx.Err()
 }
 
 // interrupter calls f when something is written.
@@ -381,6 +383,34 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestMentions checks that commands that are only spoken of exist, with the flags that are spoken of.
+func TestMentions(t *testing.T) {
+	mention := regexp.MustCompile("`(holdfast [a-z][^`]*)`")
+	count := 0
+	for name, text := range documents(t) {
+		for _, m := range mention.FindAllStringSubmatch(text, -1) {
+			count++
+			command := cli.Command("test")
+			words := strings.Fields(m[1])[1:]
+			found, _, err := command.Find(words)
+			if err != nil || found == command {
+				t.Errorf("%s: %s: there is no such command (%v)", name, m[1], err)
+				continue
+			}
+			for _, w := range words {
+				flag, long := strings.CutPrefix(w, "--")
+				flag, _, _ = strings.Cut(flag, "=")
+				if long && found.Flags().Lookup(flag) == nil && found.InheritedFlags().Lookup(flag) == nil {
+					t.Errorf("%s: %s: there is no flag --%s", name, m[1], flag)
+				}
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("no command is spoken of")
+	}
+}
+
 // anchor is how a heading is linked to.
 func anchor(heading string) string {
 	keep := regexp.MustCompile(`[^a-z0-9 _-]`)
@@ -389,7 +419,7 @@ func anchor(heading string) string {
 
 // TestSteps checks how commands are found.
 func TestSteps(t *testing.T) {
-	text := "<!-- book: lose c -->\n```console\na# one \\\n    two\noutput\nb# three # exit code 3\nc# cat <<EOF\nx# not a command\nEOF\nc# four\n```\n```text\nfive\n```\n"
+	const text = "<!-- book: lose c -->\n```console\na# one \\\n    two\noutput\nb# three # exit code 3\nc# cat <<EOF\nx# not a command\nEOF\nc# four\n```\n```text\nfive\n```\n"
 	got, err := steps("f", text)
 	if err != nil {
 		t.Fatal(err)

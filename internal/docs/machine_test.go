@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,10 +33,26 @@ var addresses = map[string]string{
 
 // site is a number of machines on one network.
 type site struct {
-	t        testing.TB
-	dir      string // for the machines' files
-	bin      string // what is in their PATH besides the system's
+	t   testing.TB
+	dir string // for the machines' files
+	bin string // what is in their PATH besides the system's
+
+	mu       sync.Mutex
 	machines map[string]*machine
+}
+
+// find returns a machine, or nil if there is none of that name yet.
+func (s *site) find(name string) *machine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.machines[name]
+}
+
+// list returns all machines.
+func (s *site) list() []*machine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.machines))
 }
 
 // machine has a network, folders and a host name of its own.
@@ -75,7 +93,7 @@ func (s *site) must(err error) {
 // machine returns a machine, which is made if it is not there.
 func (s *site) machine(name string) *machine {
 	s.t.Helper()
-	if m := s.machines[name]; m != nil {
+	if m := s.find(name); m != nil {
 		return m
 	}
 	if addresses[name] == "" {
@@ -92,7 +110,9 @@ func (s *site) machine(name string) *machine {
 	out, err := m.host.StdoutPipe()
 	s.must(err)
 	s.must(m.host.Start())
+	s.mu.Lock()
 	s.machines[name] = m
+	s.mu.Unlock()
 
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "to-" + name
@@ -304,7 +324,7 @@ func (m *machine) wipe() error {
 
 // close ends all machines, and what runs on them.
 func (s *site) close() {
-	for _, m := range s.machines {
+	for _, m := range s.list() {
 		if err := m.stop(syscall.SIGKILL); err != nil {
 			s.t.Error(err)
 		}
@@ -317,7 +337,6 @@ func (s *site) close() {
 			_ = netlink.LinkDel(link) // it may go with the namespace
 		}
 	}
-	clear(s.machines)
 }
 
 // log returns the end of the node's log.
@@ -350,7 +369,7 @@ func (s *site) answer(c net.Conn) {
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err == nil {
 		words := strings.Fields(line)
-		err = s.change(s.machines[words[0]], words[1], words[2:]...)
+		err = s.change(s.find(words[0]), words[1], words[2:]...)
 	}
 	answer := "done"
 	if err != nil {
@@ -379,11 +398,12 @@ func (s *site) change(m *machine, verb string, args ...string) error {
 	case "ssh":
 		return s.at(args[0], strings.Join(args[1:], " "))
 	case "scp":
-		from, file, ok := strings.Cut(args[0], ":")
-		if !ok || s.machines[from] == nil || len(args) != 2 {
+		name, file, ok := strings.Cut(args[0], ":")
+		from := s.find(name)
+		if !ok || from == nil || len(args) != 2 {
 			return fmt.Errorf("scp %q: not known", args)
 		}
-		if out, err := exec.Command("cp", filepath.Join(s.machines[from].dir, "root", file), filepath.Join(m.dir, "root", args[1])).CombinedOutput(); err != nil {
+		if out, err := exec.Command("cp", filepath.Join(from.dir, "root", file), filepath.Join(m.dir, "root", args[1])).CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
@@ -397,7 +417,7 @@ func (s *site) change(m *machine, verb string, args ...string) error {
 
 // at runs a command on the machine of an address.
 func (s *site) at(host, line string) error {
-	for _, m := range s.machines {
+	for _, m := range s.list() {
 		if host == addresses[m.name] {
 			if out, err := m.command(context.Background(), "sh", "-c", line).CombinedOutput(); err != nil {
 				return fmt.Errorf("%w: %s", err, out)
