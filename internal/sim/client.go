@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -27,6 +28,7 @@ type client struct {
 	connecting bool
 	sleeping   bool
 	session    *session // version 4
+	answered   *life    // who sent the last answer
 	busy       int      // processes with an operation under way
 	// patience is how long it waits for an answer before it tries another connection.
 	patience int64
@@ -170,6 +172,13 @@ func (c *client) received(from *conn, record []byte) {
 		return // an answer to a call that was repeated
 	}
 	k := c.calls[i]
+	c.answered = from.life
+	if from.life.rot && len(results) >= 4 && status(binary.BigEndian.Uint32(results)) == stIO {
+		// What cannot be read any more there is asked for again, of another node when this one is found out.
+		c.w.stats.Unreadable++
+		c.drop()
+		return
+	}
 	c.calls = slices.Delete(c.calls, i, i+1)
 	c.w.stats.Calls++
 	k.done(results)
@@ -304,6 +313,7 @@ type status uint32
 const (
 	stOK             status = 0
 	stNoEnt          status = 2
+	stIO             status = 5
 	stExist          status = 17
 	stStale          status = 70
 	stDelay          status = 10008
@@ -393,9 +403,9 @@ func (r *results) changeInfo() {
 	r.Uint64()
 }
 
-// check turns what could not be decoded into a status.
+// check turns what could not be decoded into a status. A call whose session was lost has no answer.
 func (r *results) check() status {
-	if r.Err() != nil {
+	if r.last != stLost && r.Err() != nil {
 		return stMalformed
 	}
 	return r.last

@@ -20,6 +20,8 @@ type simStore struct {
 	// left counts down the changes until the store fails for good; 0: it does not.
 	left   int
 	failed bool
+	// rotten are the metadata keys [lo, hi) whose block has another checksum than when it was written; nil: none.
+	rotten [2][]byte
 	// stale is a write that will be done again (mutation).
 	stale func() error
 	// cutting: objects seem shorter than they are (mutation).
@@ -127,7 +129,11 @@ func (st *simStore) InstallMeta(r io.Reader, last *store.Batch) error {
 	if err := st.change(); err != nil {
 		return err
 	}
-	return st.Mem.InstallMeta(r, last)
+	err := st.Mem.InstallMeta(r, last)
+	if err == nil {
+		st.rotten = [2][]byte{}
+	}
+	return err
 }
 
 func (st *simStore) SeekObject(id uint64, off int64, hole bool) (int64, error) {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,12 +36,14 @@ const (
 	faultClientDrop                   // a client loses its connection
 	faultClientSleep                  // a client is silent beyond its lease
 	faultMembers                      // a node comes, goes, or takes another's place
+	faultObjectRot                    // a bit of file data flips
+	faultMetaRot                      // a block of the metadata cannot be read any more
 	faultKinds
 )
 
 func (k faultKind) String() string {
 	return [...]string{"kill", "crash", "crash-all", "pause", "isolation", "one-way", "bridge", "split", "cut-clients", "heal", "noise",
-		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members"}[k]
+		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot"}[k]
 }
 
 // FaultNames returns the names of the kinds of fault, in the order of Stats.Faults.
@@ -86,6 +89,10 @@ func randomFaults(rng stream) Faults {
 	f.Weights[faultHeal] = 4 + rng.IntN(8)
 	f.Weights[faultCrashAll] = min(f.Weights[faultCrashAll], 1)
 	f.Weights[faultClientSleep] = min(f.Weights[faultClientSleep], 1)
+	// Drawn last, so that these kinds do not change what the others are.
+	if rng.chance(0.3) {
+		f.Weights[faultObjectRot], f.Weights[faultMetaRot] = 1+rng.IntN(4), 1+rng.IntN(3)
+	}
 	return f
 }
 
@@ -97,7 +104,8 @@ func (f *Faults) suit(kind Kind, rng stream) {
 	f.Weights[faultMembers] = []int{1, 2, 6}[rng.IntN(3)]
 	if kind == Witnessed {
 		// Damage shows when the node starts next, and the other copy may be behind by then: that is a second loss.
-		f.Weights[faultRot] = 0
+		// Of two copies nobody can say which is the rotten one.
+		f.Weights[faultRot], f.Weights[faultObjectRot], f.Weights[faultMetaRot] = 0, 0, 0
 	}
 }
 
@@ -158,7 +166,7 @@ func (w *World) inflict(f *fault) {
 	}
 	w.strikes = append(w.strikes, Strike{f.ordinal, f.kind.String(), time.Duration(w.now)})
 	w.note("fault "+f.kind.String(), uint64(f.ordinal), n.id)
-	if f.kind != faultReplace && f.kind != faultRot && f.kind != faultMembers {
+	if !slices.Contains([]faultKind{faultReplace, faultRot, faultMembers, faultObjectRot, faultMetaRot}, f.kind) {
 		w.stats.Faults[f.kind]++
 	}
 	switch f.kind {

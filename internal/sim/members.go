@@ -112,12 +112,12 @@ func (w *World) wantMembers(gone *node, fresh ...*node) {
 
 // settled reports whether nothing is changing and no disk is damaged, so that another member may go.
 func (w *World) settled() bool {
-	return w.want == nil && !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.damaged })
+	return w.want == nil && !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.bad() })
 }
 
 // mayGo reports whether the cluster can do without what only n has, for good: a majority of others has it. Of two copies, the other must be complete.
 func (w *World) mayGo(n *node) bool {
-	if !w.settled() && !(n.damaged && w.want == nil) {
+	if !w.settled() && !(n.bad() && w.want == nil) {
 		return false
 	}
 	if w.cfg.Kind != Witnessed {
@@ -205,5 +205,9 @@ func (w *World) changed(voters []uint64) {
 		if n.rng.chance(0.5) {
 			w.after(0, n.stop)
 		}
+	}
+	if w.regrow {
+		w.regrow = false
+		w.wantMembers(nil, w.addNode(w.newNumber(false)))
 	}
 }

@@ -51,6 +51,8 @@ type node struct {
 	armed  int
 	// damaged: bits were flipped; if the node refuses to start its disk is replaced.
 	damaged bool
+	// rotten: bits of the store flipped, or came with a snapshot from where they had; a check has not yet said otherwise.
+	rotten bool
 	// lost: the disk was replaced and what was on it is not yet back.
 	lost bool
 	// fresh: it has never had the group, and knows it. retired: it is no member any more.
@@ -114,7 +116,9 @@ type life struct {
 	stale    bool     // it serves on until it hears of another leader (mutation)
 	pending  [][]byte // proposals that raft has no room for yet
 	waiters  []func() bool
-	stops    []func() // what to break off when the process ends
+	stops    []func()  // what to break off when the process ends
+	rot      bool      // it has answered, or may have, from a store that rots
+	digest   *digested // of the last mark that it applied
 	change   *replica.MemberChange
 	changeTo []uint64
 }
@@ -129,7 +133,7 @@ func (n *node) start() {
 	n.lives++
 	n.w.note("start", n.id)
 	n.store.restart()
-	l := &life{n: n, w: n.w, started: n.w.now, rng: n.w.stream("life", n.id, uint64(n.lives))}
+	l := &life{n: n, w: n.w, started: n.w.now, rng: n.w.stream("life", n.id, uint64(n.lives)), rot: n.rotten}
 	n.up = l
 	if err := l.begin(); err != nil {
 		n.w.logf("node %d cannot start: %v", n.id, err)
@@ -137,7 +141,7 @@ func (n *node) start() {
 		n.refused(err)
 		return
 	}
-	if !n.damaged && n.armed == 0 {
+	if !n.bad() && n.armed == 0 {
 		n.faulty = false
 	}
 	l.turn(func(*replica.Core, int64) {})
@@ -155,12 +159,12 @@ func (n *node) refused(err error) {
 	}
 	w.note("refused", n.id)
 	switch {
-	case n.damaged && w.cfg.Kind != Fixed && w.mayGo(n):
+	case n.bad() && w.cfg.Kind != Fixed && w.mayGo(n):
 		w.replace(n)
 		return
-	case n.damaged && w.cfg.Kind == Fixed && w.mayLoseDisk(n):
+	case n.bad() && w.cfg.Kind == Fixed && w.mayLoseDisk(n):
 		n.replaceDisk()
-	case n.damaged:
+	case n.bad():
 		// Another node is being rebuilt; this one has to wait.
 		w.after(200*msec, n.start)
 		return
@@ -186,8 +190,8 @@ func (l *life) begin() (err error) {
 	if n.witness() {
 		return l.join(fsys, nil)
 	}
-	p4 := nfs4.New(nfs4.Config{Volume: volumeID, Name: "sim", Lease: leaseTime})
-	programs := []volume.Program{p4, nfs3.New(volumeID), mount.New(volumeID)}
+	p4 := nfs4Server()
+	programs := programs(p4)
 	l.volume, err = volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: n.store, Programs: programs})
 	if err != nil {
 		return err
@@ -202,6 +206,14 @@ func (l *life) begin() (err error) {
 		Full:  func() bool { return false },
 	})
 	return nil
+}
+
+func nfs4Server() *nfs4.Program {
+	return nfs4.New(nfs4.Config{Volume: volumeID, Name: "sim", Lease: leaseTime})
+}
+
+func programs(p4 *nfs4.Program) []volume.Program {
+	return []volume.Program{p4, nfs3.New(volumeID), mount.New(volumeID)}
 }
 
 // join makes the replica.
@@ -298,6 +310,10 @@ func (l *life) fatal(err error) {
 	l.w.after(0, func() {
 		if !l.ended {
 			n.stop()
+			if errors.Is(err, errMetaRot) {
+				n.refused(err)
+				return
+			}
 			l.w.after(l.rng.between(20*msec, 500*msec), n.start)
 		}
 	})
@@ -435,13 +451,16 @@ func (n *node) interrupt(l *life) {
 	}
 }
 
+// bad reports whether something of what the node stored may be lost.
+func (n *node) bad() bool { return n.damaged || n.rotten }
+
 // replaceDisk puts in an empty disk.
 func (n *node) replaceDisk() {
 	n.stop()
 	n.w.note("replace", n.id)
 	n.w.stats.Faults[faultReplace]++
 	n.newDisk()
-	n.damaged, n.lost, n.faulty = false, true, false
+	n.damaged, n.rotten, n.lost, n.faulty = false, false, true, false
 }
 
 // whole reports whether the node has everything that it had before its disk was replaced.

@@ -17,6 +17,10 @@ type oracle struct {
 	highest uint64
 	leaders map[uint64]uint64 // term -> node
 
+	// reference is a replica on a disk that never fails; nil if nothing rots. marks are its digests at the marks of checks.
+	reference *volume.Volume
+	marks     map[uint64]volume.Digest
+
 	tree  *tree
 	setup *process // that made it
 	// What clients saw.
@@ -54,6 +58,7 @@ func (o *oracle) applied(l *life, index uint64, entry, reply []byte) {
 		o.truth[index] = got
 		o.highest = max(o.highest, index)
 		o.w.note("applied", l.n.id, index, got[0], got[1])
+		o.refer(index, entry, reply)
 		return
 	}
 	if got[0] != want[0] {
@@ -134,6 +139,10 @@ func (o *oracle) final() {
 			return
 		}
 		want = sum
+	}
+	if o.reference != nil && o.referTo(lead.volume.Applied()) != want {
+		w.fail("the replicas are equal, and all are wrong")
+		return
 	}
 	w.note("checksum", digest(want[:]))
 	o.judge()

@@ -22,6 +22,7 @@ type transfer struct {
 	offer    replica.SnapshotMeta
 	snap     snapshot
 	next     func() ([]byte, bool) // next chunk
+	unread   bool                  // the sender could not read on
 	stopSend func()
 
 	// The receiving coroutine takes from buffer; it yields when it is empty.
@@ -149,6 +150,7 @@ func (t *transfer) chunks() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		w := &chunkWriter{yield: yield}
 		_, err := t.snap.WriteTo(w)
+		t.unread = err != nil
 		if err == nil && len(w.buf) > 0 {
 			yield(w.buf)
 		}
@@ -229,6 +231,10 @@ func (t *transfer) sendChunk() {
 		t.from.n.store.cutting = t.w.cfg.Mutation == CutSnapshot
 		chunk, more := t.next()
 		t.from.n.store.cutting = false
+		if t.unread {
+			t.abort()
+			return
+		}
 		t.hop(func() {
 			t.buffer = append(t.buffer, chunk...)
 			t.whole = !more
@@ -250,6 +256,10 @@ func (t *transfer) done(ok bool) {
 	t.w.note("snapshot done", t.from.n.id, t.work.To, uint64(len(t.buffer)), boolean(ok))
 	if ok {
 		t.w.stats.Snapshots++
+		if t.from.n.rotten && !t.to.n.rotten {
+			t.to.n.rotten, t.to.n.faulty, t.to.rot = true, true, true
+			t.w.check()
+		}
 	}
 	t.tellReceiver()
 	if !t.from.ended {

@@ -35,6 +35,14 @@ func (f *fault) spoil(n *node) {
 		if w.mayLoseDisk(n) {
 			f.rot(n)
 		}
+	case faultObjectRot:
+		if len(w.nodes) >= 3 && w.mayLoseDisk(n) {
+			f.rotObject(n)
+		}
+	case faultMetaRot:
+		if len(w.nodes) >= 3 && w.mayLoseDisk(n) {
+			f.rotMeta(n)
+		}
 	case faultReplace:
 		if w.mayLoseDisk(n) && w.cfg.Kind != Fixed {
 			w.replace(n)
@@ -62,7 +70,7 @@ func (w *World) mayLoseDisk(n *node) bool {
 	}
 	bad := 1
 	for _, o := range w.nodes {
-		if o != n && (!o.whole() || o.damaged) {
+		if o != n && (!o.whole() || o.bad()) {
 			bad++
 		}
 	}

@@ -78,6 +78,9 @@ func (l *life) applied(index uint64, entry, reply []byte) {
 	l.serve.applying = index
 	l.gate.Applied(entry, reply)
 	l.serve.applying = 0
+	if isMark(entry) {
+		l.digestMark(index)
+	}
 }
 
 // checkpoint is replica's checkpoint worker.

@@ -53,6 +53,10 @@ type Stats struct {
 	Elections  uint64
 	Snapshots  int
 	Unknown    int // histories that the checker gave up on
+	Checks     int // comparisons of all copies
+	Rotten     int // reads that were answered with rotten data
+	Unreadable int // calls that a node with rotten metadata could not answer
+	Void       int // runs that ended because rot had spread to so many copies that nothing is promised
 	Faults     [faultKinds]int
 	Histories  int
 	Operations int
@@ -68,6 +72,8 @@ type World struct {
 	digest uint64
 	err    error
 	class  string // of err
+	checks checks
+	regrow bool   // a copy was thrown away and is to be made anew
 	limit  uint64 // of events; 0: none
 	stats  Stats
 
@@ -131,13 +137,21 @@ func New(cfg Config) *World {
 		w.faults.suit(w.cfg.Kind, kind)
 	}
 	w.oracle.init(w)
+	if w.faults.Weights[faultObjectRot]+w.faults.Weights[faultMetaRot] > 0 {
+		w.oracle.beginReference()
+	}
 	w.net.init(w)
 	w.populate()
 	return w
 }
 
 // Err returns the first violation of a promise, nil if there was none.
-func (w *World) Err() error { return w.err }
+func (w *World) Err() error {
+	if w.err == errVoid {
+		return nil
+	}
+	return w.err
+}
 
 // Digest returns a digest of everything that happened, in order.
 func (w *World) Digest() uint64 { return w.digest }
@@ -258,7 +272,7 @@ func (w *World) Run() error {
 	w.runFor(int64(w.cfg.Duration))
 	w.settle()
 	w.stats.Entries = w.oracle.highest
-	return w.err
+	return w.Err()
 }
 
 // settle heals everything and expects service to come back, clients to finish and replicas to become equal.
@@ -271,6 +285,10 @@ func (w *World) settle() {
 	w.heal()
 	if !w.runUntil(settleBound, w.clientsIdle) {
 		w.fail("%d calls were not answered within %v after the last fault: %s", w.waitingCalls(), time.Duration(settleBound), w.describe())
+		return
+	}
+	if !w.runUntil(settleBound, w.sound) {
+		w.fail("rotten copies were not found and replaced within %v: %s", time.Duration(settleBound), w.describe())
 		return
 	}
 	w.readBack()

@@ -194,6 +194,14 @@ func (m *Mem) ObjectChecksum(ctx context.Context, id uint64, size int64) (uint32
 	return checksumObject(ctx, m, id, size)
 }
 
+// FlipObject flips a bit of an object, as a disk does that rots: neither a sync nor a crash undoes it, only a write over it. It reports whether there was data at off.
+func (m *Mem) FlipObject(id uint64, off int64, bit uint) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.synced[id].flip(off, bit)
+	return m.objects[id].flip(off, bit)
+}
+
 // SyncObjects implements Store.
 func (m *Mem) SyncObjects(context.Context) error {
 	m.mu.Lock()

@@ -44,6 +44,17 @@ func (o *memObject) read(off int64, buf []byte) {
 	}
 }
 
+// flip flips a bit and reports whether there was data at off.
+func (o *memObject) flip(off int64, bit uint) bool {
+	if o == nil || off >= o.size || o.pages[off/pageBytes] == nil {
+		return false
+	}
+	page := *o.pages[off/pageBytes]
+	page[off%pageBytes] ^= 1 << (bit % 8)
+	o.pages[off/pageBytes] = &page
+	return true
+}
+
 // zero makes [off, end) a hole.
 func (o *memObject) zero(off, end int64) {
 	for i, page := range o.pages {

@@ -482,3 +482,28 @@ func FuzzReadStream(f *testing.F) {
 		}
 	})
 }
+
+func TestMemFlipObject(t *testing.T) {
+	ctx := context.Background()
+	m := NewMem()
+	if err := errors.Join(m.WriteObject(1, 0, []byte("abcd")), m.SyncObjects(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if m.FlipObject(2, 0, 0) || m.FlipObject(1, 4, 0) || !m.FlipObject(1, 1, 0) {
+		t.Error("a bit flips where nothing is, or none where something is")
+	}
+	read := func(want string) {
+		t.Helper()
+		got := make([]byte, 4)
+		if err := m.ReadObject(1, 0, got); err != nil || string(got) != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+	}
+	read("accd")
+	m.Crash(rand.New(rand.NewPCG(1, 1)))
+	read("accd")
+	if err := m.WriteObject(1, 1, []byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	read("abcd")
+}
