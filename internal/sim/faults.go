@@ -38,12 +38,13 @@ const (
 	faultMembers                      // a node comes, goes, or takes another's place
 	faultObjectRot                    // a bit of file data flips
 	faultMetaRot                      // a block of the metadata cannot be read any more
+	faultUpgrade                      // a node is restarted with the newer release
 	faultKinds
 )
 
 func (k faultKind) String() string {
 	return [...]string{"kill", "crash", "crash-all", "pause", "isolation", "one-way", "bridge", "split", "cut-clients", "heal", "noise",
-		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot"}[k]
+		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot", "upgrade"}[k]
 }
 
 // FaultNames returns the names of the kinds of fault, in the order of Stats.Faults.
@@ -166,7 +167,7 @@ func (w *World) inflict(f *fault) {
 	}
 	w.strikes = append(w.strikes, Strike{f.ordinal, f.kind.String(), time.Duration(w.now)})
 	w.note("fault "+f.kind.String(), uint64(f.ordinal), n.id)
-	if !slices.Contains([]faultKind{faultReplace, faultRot, faultMembers, faultObjectRot, faultMetaRot}, f.kind) {
+	if !slices.Contains([]faultKind{faultReplace, faultRot, faultMembers, faultObjectRot, faultMetaRot, faultUpgrade}, f.kind) {
 		w.stats.Faults[f.kind]++
 	}
 	switch f.kind {
@@ -182,6 +183,8 @@ func (w *World) inflict(f *fault) {
 		f.partition(n)
 	case faultTransfer:
 		f.transfer()
+	case faultUpgrade:
+		f.upgrade()
 	case faultMembers:
 		f.changeMembers(n)
 	case faultWallClock:
@@ -328,6 +331,7 @@ func (w *World) heal() {
 		n.store.restart()
 		w.after(n.rng.between(0, 100*msec), n.start)
 	}
+	w.finishUpgrade()
 	for _, c := range w.clients {
 		c.sleeping = false
 	}

@@ -55,6 +55,8 @@ type node struct {
 	rotten bool
 	// lost: the disk was replaced and what was on it is not yet back.
 	lost bool
+	// release is the newest cluster version that the program on it knows, reported what it said of that when it started last.
+	release, reported uint32
 	// fresh: it has never had the group, and knows it. retired: it is no member any more.
 	fresh, retired bool
 	// slowDisk makes each write take longer by up to so much.
@@ -66,6 +68,7 @@ func newNode(w *World, id uint64) *node {
 	n.offset = n.rng.Int64N(1e15)
 	// Two clocks may differ by the drift allowed, 1/16; each stays within half of it.
 	n.rate = 1 + w.faults.Drift*(2*n.rng.Float64()-1)/32
+	n.release = w.newestRelease()
 	n.newDisk()
 	return n
 }
@@ -144,6 +147,7 @@ func (n *node) start() {
 	if !n.bad() && n.armed == 0 {
 		n.faulty = false
 	}
+	n.reported = n.release
 	l.turn(func(*replica.Core, int64) {})
 	l.tick()
 	l.after(l.rng.between(300*msec, 900*msec), l.checkpoint)
@@ -192,6 +196,9 @@ func (l *life) begin() (err error) {
 	}
 	p4 := nfs4Server()
 	programs := programs(p4)
+	if err := n.w.format(n.store); err != nil {
+		return err
+	}
 	l.volume, err = volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: n.store, Programs: programs})
 	if err != nil {
 		return err

@@ -112,6 +112,9 @@ func (w *World) converged() bool {
 			return false
 		}
 		st := n.up.manual.Core.Status(n.clock())
+		if n.up.volume != nil && n.up.volume.Version() < volume.MaxVersion {
+			return false
+		}
 		if st.Last != last || n.up.appliedIndex() != last || st.Recovering || st.Installing {
 			return false
 		}

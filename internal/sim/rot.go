@@ -298,7 +298,12 @@ func (w *World) rebuild(n *node) {
 
 // beginReference makes the reference.
 func (o *oracle) beginReference() {
-	v, err := volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: store.NewMem(), Programs: programs(nfs4Server())})
+	st := newStore(o.w, o.w.stream("reference"))
+	err := o.w.format(st)
+	if err != nil {
+		panic(fmt.Sprintf("sim: format the reference: %v", err))
+	}
+	v, err := volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: st, Programs: programs(nfs4Server())})
 	if err != nil {
 		panic(fmt.Sprintf("sim: the reference does not start: %v", err)) // nothing can be wrong with an empty store in memory
 	}

@@ -128,6 +128,7 @@ func (l *life) serviceTick() {
 	l.after(sec, l.serviceTick)
 	if l.gate != nil {
 		l.gate.Tick()
+		l.publishVersion()
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"holdfast/internal/volume"
 )
 
 // strikes reports whether a fault is let strike.
@@ -56,6 +58,14 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 		c.Processes, err = parseNumbers(s)
 		return err
 	})
+	fs.Func("from", "the cluster `version` that the volume begins with; 0: by the seed", func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil || n > volume.MaxVersion {
+			return fmt.Errorf("the versions are 1 to %d", volume.MaxVersion)
+		}
+		c.From = uint32(n)
+		return nil
+	})
 	fs.IntVar(&c.Operations, "operations", c.Operations, "how many operations each process does at most; 0: as many as it can")
 }
 
@@ -71,6 +81,7 @@ func (c *Config) Args() []string {
 	add(c.Kind != AnyKind, "kind", c.Kind)
 	add(c.Duration != 0, "simulated", c.Duration)
 	add(c.Mutation != NoMutation, "mutation", c.Mutation)
+	add(c.From != 0, "from", c.From)
 	add(c.Only != nil, "only", formatNumbers(c.Only))
 	add(len(c.Off) > 0, "off", strings.Join(c.Off, ","))
 	add(c.Processes != nil, "processes", formatNumbers(c.Processes))

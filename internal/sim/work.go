@@ -75,6 +75,7 @@ func (l *life) apply(entries []raftpb.Entry) (err error) {
 // applied is called for each entry that was applied, with its reply.
 func (l *life) applied(index uint64, entry, reply []byte) {
 	l.w.oracle.applied(l, index, entry, reply)
+	l.understands(index, entry)
 	l.serve.applying = index
 	l.gate.Applied(entry, reply)
 	l.serve.applying = 0

@@ -36,6 +36,9 @@ type Config struct {
 	Off []string
 	// Processes are those that work, numbered through the clients, three for each; nil: all do.
 	Processes []int
+	// From is the cluster version that the volume begins with; 0: by the seed, mostly the newest. If it is an older one, all nodes begin with a program that
+	// knows no newer one, and are restarted one after the other with one that does.
+	From uint32
 	// Operations is how many each process does at most; 0: as many as it can.
 	Operations int
 	// Log gets a line for everything that happens. nil: none.
@@ -64,18 +67,19 @@ type Stats struct {
 
 // World is one run.
 type World struct {
-	cfg    Config
-	faults Faults
-	now    int64 // true time in ns since the begin
-	queue  eventQueue
-	seq    uint64
-	digest uint64
-	err    error
-	class  string // of err
-	checks checks
-	regrow bool   // a copy was thrown away and is to be made anew
-	limit  uint64 // of events; 0: none
-	stats  Stats
+	cfg     Config
+	faults  Faults
+	now     int64 // true time in ns since the begin
+	queue   eventQueue
+	seq     uint64
+	digest  uint64
+	err     error
+	class   string // of err
+	checks  checks
+	version uint32 // that the cluster has agreed on
+	regrow  bool   // a copy was thrown away and is to be made anew
+	limit   uint64 // of events; 0: none
+	stats   Stats
 
 	nodes   []*node // members, and those that are to be or are about to go
 	all     []*node // ever
@@ -137,6 +141,7 @@ func New(cfg Config) *World {
 		w.faults.suit(w.cfg.Kind, kind)
 	}
 	w.oracle.init(w)
+	w.drawVersion()
 	if w.faults.Weights[faultObjectRot]+w.faults.Weights[faultMetaRot] > 0 {
 		w.oracle.beginReference()
 	}
