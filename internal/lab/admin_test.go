@@ -89,19 +89,39 @@ func stopProbe(t *testing.T, l *Load) {
 	t.Logf("%d writes, longest gap of all %v", r.Probes, r.LongestGap.Round(time.Millisecond))
 }
 
-// checkEqual waits until all is well, and compares the copies. While clients write, or when the machine is so busy that the leader's lease lapses, the
-// command may not get them at one index and asks for another try.
+// checkEqual waits until all is well, and compares the copies.
 func checkEqual(t *testing.T, c *Cluster) {
 	t.Helper()
-	var err error
-	for range 10 {
-		if err = c.Check(t.Context(), awaitHealthy(t, c)); err == nil || !strings.Contains(err.Error(), "check again") {
+	if err := compareCopies(t, c); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkBusy compares the copies while clients write. On a machine that is busy they may not be had at one index; that is said, and no failure.
+func checkBusy(t *testing.T, c *Cluster) {
+	t.Helper()
+	switch err := compareCopies(t, c); {
+	case err != nil && isBusy(err):
+		t.Log(err)
+	case err != nil:
+		t.Error(err)
+	}
+}
+
+// compareCopies waits until all is well, and compares the copies, several times if need be.
+func compareCopies(t *testing.T, c *Cluster) (err error) {
+	t.Helper()
+	for range 5 {
+		if err = c.Check(t.Context(), awaitHealthy(t, c)); err == nil || !isBusy(err) {
 			break
 		}
 	}
-	if err != nil {
-		t.Error(err)
-	}
+	return err
+}
+
+// isBusy tells whether copies could not be compared because too much was written, or because the leader's lease lapsed meanwhile.
+func isBusy(err error) bool {
+	return strings.Contains(err.Error(), "check again") || strings.Contains(err.Error(), "does not serve the volume now")
 }
 
 // awaitHealthy waits until all is well, and returns the leader.
