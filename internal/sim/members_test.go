@@ -43,3 +43,14 @@ func TestDeterminismOfKinds(t *testing.T) {
 		}
 	}
 }
+
+// TestDrawnKinds checks that the seeds are of all kinds.
+func TestDrawnKinds(t *testing.T) {
+	var drawn [kinds]int
+	for seed := range uint64(100) {
+		drawn[New(Config{Seed: seed}).cfg.Kind]++
+	}
+	if drawn[Fixed] < 30 || drawn[Elastic] < 10 || drawn[Witnessed] < 10 {
+		t.Errorf("of 100 seeds %d are fixed, %d elastic, %d witnessed", drawn[Fixed], drawn[Elastic], drawn[Witnessed])
+	}
+}

@@ -123,14 +123,14 @@ func (q *eventQueue) Pop() any {
 // New prepares a run.
 func New(cfg Config) *World {
 	w := &World{cfg: cfg}
-	if w.cfg.Nodes == 0 {
-		w.cfg.Nodes = []int{3, 3, 3, 3, 2, 5, 1, 3}[w.stream("nodes").IntN(8)]
-	}
 	if w.cfg.Duration == 0 {
 		w.cfg.Duration = 6 * time.Second
 	}
 	w.byID = map[uint64]*node{}
-	kind := w.drawKind()
+	kind := w.drawKind() // which depends on whether the number of nodes is given
+	if w.cfg.Nodes == 0 {
+		w.cfg.Nodes = []int{3, 3, 3, 3, 2, 5, 1, 3}[w.stream("nodes").IntN(8)]
+	}
 	if w.cfg.Faults == nil {
 		w.cfg.Faults = cfg.Mutation.faults()
 	}
