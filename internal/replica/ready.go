@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -138,9 +139,7 @@ func (c *Core) AppendDone(now int64, w *AppendWork) {
 			c.out.Messages = append(c.out.Messages, m)
 			continue
 		}
-		if err := c.rn.Step(m); err != nil {
-			panic(fmt.Sprintf("replica: raft refuses its own %v: %v", m.Type, err))
-		}
+		c.stepOwn(m)
 	}
 	c.after()
 }
@@ -159,12 +158,17 @@ func (c *Core) ApplyDone(now int64, w *ApplyWork) {
 		c.applied = max(c.applied, e.Index)
 	}
 	for _, m := range w.responses {
-		if err := c.rn.Step(m); err != nil {
-			panic(fmt.Sprintf("replica: raft refuses its own %v: %v", m.Type, err))
-		}
+		c.stepOwn(m)
 	}
 	c.tickTransfer()
 	c.after()
+}
+
+// stepOwn gives raft its own answer to work that is done. If the membership changed meanwhile so that this replica is no member any more, raft does not want it.
+func (c *Core) stepOwn(m Message) {
+	if err := c.rn.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
+		panic(fmt.Sprintf("replica: raft refuses its own %v: %v", m.Type, err))
+	}
 }
 
 // applyConf makes a committed change of membership effective, unless conf has it already.

@@ -73,3 +73,21 @@ func TestMembershipOutlivesItsEntry(t *testing.T) {
 		t.Errorf("the voters are %v", conf.Voters)
 	}
 }
+
+// TestRemovedWhileAppending has a leader's own append end after the change that removed it was applied.
+func TestRemovedWhileAppending(t *testing.T) {
+	s := calm(t, 1, 3)
+	l := s.leader()
+	var others []uint64
+	for _, n := range s.nodes {
+		if n != l {
+			others = append(others, n.id)
+		}
+	}
+	l.core.rn.ApplyConfChange(raftpb.ConfChange{Type: raftpb.ConfChangeRemoveNode, NodeID: l.id}.AsV2())
+	if c := l.core.rn.Status().Config.Voters; len(c.IDs()) != len(others) {
+		t.Fatalf("the members are %v", c)
+	}
+	m := raftpb.Message{Type: raftpb.MsgAppResp, From: l.id, To: l.id, Term: l.core.state.term, Index: l.core.applied}
+	l.core.AppendDone(l.clock(), &AppendWork{responses: []raftpb.Message{m}})
+}
