@@ -23,7 +23,7 @@ func (w *World) drawVersion() {
 	old, weight := rng.IntN(4) == 0, []int{1, 2, 6}[rng.IntN(3)]
 	switch {
 	case w.cfg.From != 0:
-	case old && w.cfg.Mutation == NoMutation:
+	case old && w.cfg.Mutation == NoMutation && w.cfg.Faults == nil:
 		w.cfg.From = oldVersion
 	default:
 		w.cfg.From = volume.MaxVersion
