@@ -16,6 +16,9 @@ import (
 // to go before the sockets, whose connections would be closed with a FIN otherwise.
 const carrierFD = 60000
 
+// carrierRoom is for how many carriers there is room where a process may have few descriptors.
+const carrierRoom = 1024
+
 // addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h: no link-local address.
 const addrGenModeNone = 1
 
@@ -53,7 +56,9 @@ func openTun() (*os.File, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, err
 	}
-	high, err := unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, int(min(carrierFD, limit.Cur-1)))
+	// There must be room above it for the carriers of many addresses.
+	room := min(limit.Cur/4, carrierRoom)
+	high, err := unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, int(min(carrierFD, limit.Cur-room)))
 	if err != nil {
 		return nil, fmt.Errorf("duplicate descriptor: %w", err)
 	}

@@ -111,6 +111,8 @@ type VolumeStatus struct {
 	Prefer    []string `json:"prefer,omitempty"`
 	// Placement says why the volume is led where it is.
 	Placement string `json:"placement,omitempty"`
+	// Problems say on which nodes the volume's copy could not be opened, and why.
+	Problems []string `json:"problems,omitempty"`
 	// AddressProblem is why the address is not where it should be.
 	AddressProblem string      `json:"address_problem,omitempty"`
 	SizeBytes      uint64      `json:"size_bytes,omitempty"` // the limit; 0: none

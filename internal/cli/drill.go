@@ -3,10 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
 	"holdfast/internal/api"
+	"holdfast/internal/config"
 	"holdfast/internal/drill"
 )
 
@@ -92,8 +94,28 @@ func (o *options) whatToMount(cmd *cobra.Command, volume string, cfg *drill.Conf
 	case exportAt(&v.Spec, cfg.Export) == nil:
 		return noExport(&v.Spec, cfg.Export)
 	}
-	cfg.Address = v.Spec.MountAddr().String()
+	to := v.Spec.MountAddr()
+	cfg.Address = to.String()
+	if o.node == "" && v.Spec.Address.Kind == config.AddressIP {
+		// This is a node.
+		status, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (api.Status, error) { return c.Status(ctx, true) })
+		if err != nil {
+			return err
+		}
+		if n := state.NodeNamed(status.Node); n != nil {
+			cfg.From = ownAddress(n.Peer, to.Addr())
+		}
+	}
 	return nil
+}
+
+// ownAddress is the address of a node with this peer address, if it is one and of the family of to.
+func ownAddress(peer string, to netip.Addr) netip.Addr {
+	a, err := netip.ParseAddrPort(peer)
+	if err != nil || a.Addr().Is4() != to.Is4() {
+		return netip.Addr{}
+	}
+	return a.Addr()
 }
 
 // moves moves a volume away, and back if that is wanted.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"holdfast/internal/nfsclient"
@@ -31,6 +32,8 @@ type File interface {
 type Config struct {
 	// Address is where clients mount the volume, host:port, and Export the path that they mount.
 	Address, Export string
+	// From is the address to connect from, the kernel's choice if it is zero. On a node it must be the node's own: the kernel would take the volume's, which moves away.
+	From netip.Addr
 	// Moves are executed one after the other.
 	Moves []Move
 	// Calm is how long the client writes before, between and after the moves. Default 2 s.

@@ -64,7 +64,7 @@ func newProbe(ctx context.Context, cfg *Config) (_ *probe, err error) {
 		file   *File
 		create nfsclient.CreateMode
 	}{{&p.client, &p.file, nfsclient.Guarded}, {&p.other, &p.otherFile, nfsclient.NoCreate}} {
-		m, err := cfg.Mount(ctx, nfsclient.Config{Address: cfg.Address, Export: cfg.Export, Auth: auth})
+		m, err := cfg.Mount(ctx, nfsclient.Config{Address: cfg.Address, From: cfg.From, Export: cfg.Export, Auth: auth})
 		if err != nil {
 			return nil, explainMount(cfg, err)
 		}
@@ -82,7 +82,7 @@ func newProbe(ctx context.Context, cfg *Config) (_ *probe, err error) {
 // whom returns who the drill's client is: the owner of the export's folder. It may write there, and unlike root no export makes it somebody else, unless all are.
 func (p *probe) whom(ctx context.Context, cfg *Config) (*rpc.Auth, error) {
 	auth := &rpc.Auth{Flavor: rpc.AuthSys, Machine: "holdfast-drill"}
-	m, err := cfg.Mount(ctx, nfsclient.Config{Address: cfg.Address, Export: cfg.Export, Auth: auth})
+	m, err := cfg.Mount(ctx, nfsclient.Config{Address: cfg.Address, From: cfg.From, Export: cfg.Export, Auth: auth})
 	if err != nil {
 		return nil, explainMount(cfg, err)
 	}

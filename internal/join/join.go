@@ -95,22 +95,17 @@ func ask(ctx context.Context, address string, t identity.Token, req *Request) (*
 	if err != nil {
 		return nil, err
 	}
-	if resp.Error != "" && len(resp.Ask) > 0 {
-		var errs []error
-		for _, other := range resp.Ask {
-			next, err := askOne(ctx, other, t, req)
-			if err == nil {
-				resp = next
-				break
-			}
-			errs = append(errs, err)
+	var errs []error
+	for _, other := range resp.Ask {
+		next, err := askOne(ctx, other, t, req)
+		if err == nil {
+			resp = next
+			break
 		}
-		if len(errs) == len(resp.Ask) {
-			return nil, errors.Join(errs...)
-		}
+		errs = append(errs, err)
 	}
 	if resp.Error != "" {
-		return nil, errors.New(resp.Error)
+		return nil, errors.Join(append([]error{errors.New(resp.Error)}, errs...)...)
 	}
 	return resp, nil
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -137,6 +138,8 @@ var ErrClosed = errors.New("nfsclient: client is closed")
 type Config struct {
 	// Address is host:port of the server.
 	Address string
+	// From is the address of this machine to connect from; the kernel chooses if it is zero.
+	From netip.Addr
 	// MountAddress is where the MOUNT program listens, for version 3; empty: Address.
 	MountAddress string
 	// Export is the path to mount.

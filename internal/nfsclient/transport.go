@@ -139,7 +139,7 @@ func (t *transport) dial(ctx context.Context, wait time.Duration) error {
 	}
 	attempt, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
 	defer cancel()
-	conn, err := rpc.Dial(attempt, t.address, rpc.ConnConfig{Alloc: buffers.get, Free: buffers.put, Log: t.cfg.Log, MaxRecord: t.cfg.IOBytes + 256<<10})
+	conn, err := rpc.DialFrom(attempt, t.cfg.From, t.address, rpc.ConnConfig{Alloc: buffers.get, Free: buffers.put, Log: t.cfg.Log, MaxRecord: t.cfg.IOBytes + 256<<10})
 	if err != nil {
 		t.cfg.Log.Debug("connecting", "addr", t.address, "err", err)
 		return err

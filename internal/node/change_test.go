@@ -95,7 +95,7 @@ func TestGrow(t *testing.T) {
 		return err != nil || c.leader() != leader
 	}, func() string { return "the removed node leads on" })
 	c.mustStop(leader)
-	c.nodes = slices.DeleteFunc(c.nodes, func(n *testNode) bool { return n == leader })
+	c.forget(leader)
 	members(rest...)
 	c.verify(w)
 	s, err := c.nodes[0].api().State(c.context())

@@ -3,12 +3,14 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
 	"time"
 
 	"holdfast/internal/api"
+	"holdfast/internal/gateway"
 	"holdfast/internal/replica"
 	"holdfast/internal/volume"
 )
@@ -20,6 +22,8 @@ const (
 	checkPoll = 20 * time.Millisecond
 	// checkTries is how often a check is begun anew because file data changed while it was read.
 	checkTries = 5
+	// checkPause is how long a check waits that was interrupted.
+	checkPause = 300 * time.Millisecond
 	// checkSilence is how long a member may be silent before a check goes on without it.
 	checkSilence = 3 * time.Second
 )
@@ -124,6 +128,11 @@ func (s *service) watchSpace() {
 func (s *service) check(ctx context.Context) (api.CheckResult, error) {
 	for try := 1; ; try++ {
 		res, busy, err := s.checkOnce(ctx)
+		if errors.Is(err, gateway.ErrNotServing) && try < checkTries && s.isLeader() {
+			// The lease lapsed for a moment.
+			pause(ctx, checkPause)
+			continue
+		}
 		if err != nil || !busy {
 			return res, err
 		}
@@ -132,6 +141,9 @@ func (s *service) check(ctx context.Context) (api.CheckResult, error) {
 		}
 	}
 }
+
+// isLeader reports whether this node leads, with the lease or without.
+func (s *service) isLeader() bool { return s.replica.Status().Role == replica.RoleLeader }
 
 // checkOnce marks an index, waits for the digests, and compares them. busy: file data changed meanwhile somewhere, and the outcome means nothing.
 func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool, err error) {
@@ -152,7 +164,7 @@ func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool
 			}
 		}
 		if !s.replica.Serving() {
-			return res, false, fmt.Errorf("volume %s: this node stopped leading during the check: check again on the new leader", s.name)
+			return res, false, fmt.Errorf("volume %s: this node stopped leading during the check: check again: %w", s.name, gateway.ErrNotServing)
 		}
 		if pause(ctx, checkPoll); ctx.Err() != nil {
 			return res, false, fmt.Errorf("volume %s: check: %w", s.name, context.Cause(ctx))

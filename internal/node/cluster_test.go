@@ -51,6 +51,7 @@ type testCluster struct {
 	dir     string
 	network string
 	nodes   []*testNode
+	all     []*testNode // those that were replaced, too
 	addr    string
 	options clusterOptions
 }
@@ -104,13 +105,18 @@ func newCluster(t testing.TB, o clusterOptions) *testCluster {
 // newNode makes a node that belongs to no cluster.
 func (c *testCluster) newNode(name string) *testNode {
 	c.t.Helper()
-	n := &testNode{name: name, peer: fmt.Sprintf("%s.%d:7420", c.network, len(c.nodes)+1)}
+	n := &testNode{name: name, peer: fmt.Sprintf("%s.%d:7420", c.network, len(c.all)+1)}
 	n.dir, n.file, n.log = filepath.Join(c.dir, name), filepath.Join(c.dir, name+".yaml"), filepath.Join(c.dir, name+".log")
 	if err := os.WriteFile(n.file, []byte(fmt.Sprintf("data: %s\nlisten: %s\n", n.dir, n.peer)), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	c.nodes = append(c.nodes, n)
+	c.nodes, c.all = append(c.nodes, n), append(c.all, n)
 	return n
+}
+
+// forget takes a node that is gone for good out of the test's list.
+func (c *testCluster) forget(n *testNode) {
+	c.nodes = slices.DeleteFunc(slices.Clone(c.nodes), func(o *testNode) bool { return o == n })
 }
 
 // join lets a node join and starts it.
@@ -154,12 +160,12 @@ func freeNetwork(t testing.TB) string {
 // checkLogs fails the test if a node that was a process of its own died of its own, or raced.
 func (c *testCluster) checkLogs() {
 	c.t.Helper()
-	for _, n := range c.nodes {
+	for _, n := range c.all {
 		b, err := os.ReadFile(n.log)
 		if err != nil {
 			continue // it was never started
 		}
-		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "[running]:"} {
 			if i := strings.Index(string(b), bad); i >= 0 {
 				c.t.Errorf("node %s: %.3000s", n.name, b[i:])
 			}
@@ -170,7 +176,7 @@ func (c *testCluster) checkLogs() {
 // showLogs prints the end of each node's log.
 func (c *testCluster) showLogs() {
 	const most = 6000
-	for _, n := range c.nodes {
+	for _, n := range c.all {
 		b, err := os.ReadFile(n.log)
 		if err != nil {
 			continue

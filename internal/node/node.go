@@ -56,6 +56,8 @@ type Node struct {
 
 	mu     sync.Mutex
 	groups map[uint32]group // the volumes that this node keeps a part of; nil once it stops
+	// broken is why parts of volumes could not be opened.
+	broken map[uint32]string
 
 	emptying atomic.Bool // the trash is being deleted
 	// hosts are the addresses of the other nodes that are given by name, as they were resolved last.
@@ -94,7 +96,7 @@ func Run(ctx context.Context, local *config.Local, release string, log *slog.Log
 func run(ctx context.Context, local *config.Local, release string, log *slog.Logger, t tuning) error {
 	n := &Node{
 		local: local, release: release, log: log, started: time.Now(), tuning: t,
-		groups: make(map[uint32]group), fatal: make(chan error, 1),
+		groups: make(map[uint32]group), broken: make(map[uint32]string), fatal: make(chan error, 1),
 	}
 	var err error
 	if n.id, err = identity.Load(identity.Dir(local.Data)); err != nil {

@@ -25,12 +25,7 @@ func (n *Node) follow() {
 	defer t.Stop()
 	for n.ctx.Err() == nil {
 		changed := n.cluster.changes.wait()
-		err := n.reconcile()
-		if err == nil {
-			// At once, so that the next start knows it without the cluster's leader.
-			_, err = n.cluster.machine.Checkpoint(n.ctx)
-		}
-		if err != nil {
+		if err := n.reconcile(); err != nil {
 			n.fail(err)
 			return
 		}
@@ -42,7 +37,7 @@ func (n *Node) follow() {
 	}
 }
 
-// reconcile brings the node to what the cluster's state says: whom it talks to, and which volumes it keeps. An error is the end of the node.
+// reconcile brings the node to what the cluster's state says, durably: whom it talks to, and which volumes it keeps. An error is the end of the node.
 func (n *Node) reconcile() error {
 	s := n.cluster.state()
 	if s.ID == "" {
@@ -54,15 +49,32 @@ func (n *Node) reconcile() error {
 		if !slices.Contains(v.Keepers(), n.id.Node) {
 			continue
 		}
-		if err := n.keep(v); err != nil {
-			return fmt.Errorf("volume %s: %w", v.Spec.Name, err)
-		}
+		n.noteBroken(v, n.keep(v))
+	}
+	// Before anything goes: after a crash this node must know that it is not to have it.
+	if _, err := n.cluster.machine.Checkpoint(n.ctx); err != nil {
+		return err
 	}
 	if err := n.letGo(s); err != nil {
 		return err
 	}
 	n.mapPorts()
 	return nil
+}
+
+// noteBroken remembers why this node's part of a volume could not be opened; the others must not suffer. It is tried again.
+func (n *Node) noteBroken(v *cluster.Volume, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.broken[v.ID]
+	delete(n.broken, v.ID)
+	if err == nil {
+		return
+	}
+	n.broken[v.ID] = err.Error()
+	if was != err.Error() {
+		n.log.Error("this node's part of a volume cannot be opened; trying on", "volume", v.Spec.Name, "err", err)
+	}
 }
 
 // mapPorts tells NFSv3 clients that ask for ports where the volumes' addresses serve what. The addresses need not be here.

@@ -71,10 +71,13 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume) api.VolumeS
 		vs.Members = append(vs.Members, state.NodeName(m))
 	}
 	n.mu.Lock()
-	g := n.groups[v.ID]
+	g, broken := n.groups[v.ID], n.broken[v.ID]
 	n.mu.Unlock()
 	if g == nil {
 		vs.Role = "none"
+		if broken != "" {
+			vs.Problems = []string{"node " + n.id.Name + ": " + broken}
+		}
 		return vs
 	}
 	st := g.raft().Status()
@@ -207,12 +210,14 @@ func (n *Node) merge(s *api.Status, state *cluster.State, answers map[uint64]api
 	}
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
+		problems := v.Problems
 		for _, a := range answers {
 			at := slices.IndexFunc(a.Volumes, func(o api.VolumeStatus) bool { return o.ID == v.ID })
 			if at < 0 {
 				continue
 			}
 			o := a.Volumes[at]
+			problems = append(problems, o.Problems...)
 			better := o.Role == replica.RoleLeader.String() && (v.Role != replica.RoleLeader.String() || o.Term > v.Term)
 			known := v.Role == "none" && o.Leader != "" && v.Leader == ""
 			if better {
@@ -221,6 +226,8 @@ func (n *Node) merge(s *api.Status, state *cluster.State, answers map[uint64]api
 				v.Leader = o.Leader
 			}
 		}
+		slices.Sort(problems)
+		v.Problems = problems
 	}
 }
 

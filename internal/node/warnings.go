@@ -53,6 +53,9 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 	if v.OneCopy {
 		warn(&worse, "THE NEWEST DATA HAS ONE COPY, on node %s: the other data node is lost or behind. Do not stop or delete node %s until it is back in sync", v.Leader, v.Leader)
 	}
+	for _, p := range v.Problems {
+		warn(&worse, "a copy cannot be opened, on %s. Where that does not mend by itself, look at the disk, and make the copy anew: `holdfast check %s --repair --wrong NODE`", p, v.Name)
+	}
 	if v.AddressProblem != "" {
 		warn(&worse, "its address is not on node %s, so clients do not reach it: %s", v.Leader, v.AddressProblem)
 	}

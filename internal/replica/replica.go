@@ -261,6 +261,17 @@ func (r *Replica) goRun(f func()) {
 	}()
 }
 
+// enter notes a goroutine of somebody else's that works for the replica, so that Close waits for it: it has to call wg.Done. It fails unless the replica is at work.
+func (r *Replica) enter() bool {
+	r.turning.Lock()
+	defer r.turning.Unlock()
+	if !r.open {
+		return false
+	}
+	r.wg.Add(1)
+	return true
+}
+
 // Close stops the replica and waits until its goroutines are gone. Log and state machine are the caller's to close then. A leader that should hand
 // over first is told so by Transfer.
 func (r *Replica) Close() error {

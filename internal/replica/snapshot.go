@@ -224,6 +224,10 @@ func (r *Replica) snapshotMeta(ctx context.Context, index uint64) (SnapshotMeta,
 
 // ReceiveSnapshot takes a snapshot that another member sends (transport.Handler). It returns when the stream is done with.
 func (r *Replica) ReceiveSnapshot(ctx context.Context, from uint64, s transport.Stream) error {
+	if !r.enter() {
+		return ErrStopped
+	}
+	defer r.wg.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +51,15 @@ func Tune(nc net.Conn) error {
 
 // Dial connects to a TCP address. The caller must call Run, in a goroutine of its own, for replies to arrive.
 func Dial(ctx context.Context, address string, cfg ConnConfig) (*Conn, error) {
+	return DialFrom(ctx, netip.Addr{}, address, cfg)
+}
+
+// DialFrom is Dial from an address of this machine; the zero Addr leaves the choice to the kernel.
+func DialFrom(ctx context.Context, from netip.Addr, address string, cfg ConnConfig) (*Conn, error) {
 	var d net.Dialer
+	if from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
 	nc, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("rpc: connecting: %w", err)

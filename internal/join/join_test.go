@@ -1,0 +1,154 @@
+package join
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
+	"holdfast/internal/link"
+)
+
+// member answers requests to join, with the credentials of a node that Init made.
+func member(t *testing.T, dir string, admit func(context.Context, *Request) (*Response, error)) (addr string) {
+	t.Helper()
+	id, err := identity.Load(identity.Dir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := id.Credentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	mux := link.Listen(ln, creds, link.Options{})
+	srv := &http.Server{Handler: Handler(admit), ReadHeaderTimeout: time.Second}
+	joins := mux.Listener(link.ProtoJoin)
+	done := make(chan error, 2)
+	go func() { done <- mux.Serve(ctx) }()
+	go func() { done <- srv.Serve(joins) }()
+	t.Cleanup(func() {
+		cancel()
+		srv.Close()
+		<-done
+		<-done
+	})
+	return ln.Addr().String()
+}
+
+// initial makes a cluster and returns its data folder, its authority and a token for it.
+func initial(t *testing.T) (dir string, ca *identity.CA, token string) {
+	t.Helper()
+	dir = t.TempDir()
+	id, err := Init(Options{Data: dir, Name: "a", Peer: "127.0.0.1:1", Cluster: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := Pending(dir)
+	if err != nil || first == nil {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if ca, err = identity.OpenCA(id.CA, first.SealedKey, id.ClusterKey); err != nil {
+		t.Fatal(err)
+	}
+	return dir, ca, identity.NewToken(ca.Certificate).String()
+}
+
+// TestJoin joins by a node that cannot sign and names others, the first of which is not there.
+func TestJoin(t *testing.T) {
+	dir, ca, token := initial(t)
+	admit := func(_ context.Context, r *Request) (*Response, error) {
+		cert, err := ca.SignNode([]byte(r.CSR), identity.NodeInfo{Number: 2, Name: r.Name}, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		return &Response{
+			Number: 2, Role: cluster.RoleWitness, ClusterID: ca.ClusterID(), ClusterName: "test", Certificate: string(cert), CA: string(ca.CertificatePEM()),
+			Hints: Hints{Peers: map[uint64]string{1: "127.0.0.1:1"}},
+		}, nil
+	}
+	able := member(t, dir, admit)
+	unable := func(ask ...string) string {
+		return member(t, dir, func(context.Context, *Request) (*Response, error) {
+			return &Response{Ask: ask}, errors.New("this is a witness")
+		})
+	}
+	for _, tt := range []struct {
+		name, addr, err string
+	}{
+		{"straight", able, ""},
+		{"by a witness", unable("127.0.0.1:1", able), ""},
+		{"by a witness that is alone", unable("127.0.0.1:1"), "this is a witness"},
+		{"by a witness that knows nobody", unable(), "this is a witness"},
+		{"by nobody", "127.0.0.1:1", "refused"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			data := filepath.Join(t.TempDir(), "new")
+			id, err := Join(t.Context(), tt.addr, token, Options{Data: data, Name: "b", Peer: "127.0.0.1:2"})
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error %v, want one with %q", err, tt.err)
+				}
+				if _, err := identity.Load(identity.Dir(data)); !errors.Is(err, identity.ErrNone) {
+					t.Errorf("something is left behind: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			hints, err := LoadHints(data)
+			if err != nil || hints.Peers[1] != "127.0.0.1:1" || id.Node != 2 || id.ClusterKey != nil {
+				t.Errorf("%+v, %+v, %v", id, hints, err)
+			}
+			if _, err := Join(t.Context(), tt.addr, token, Options{Data: data, Name: "b", Peer: "127.0.0.1:2"}); err == nil || !strings.Contains(err.Error(), "this is node b of cluster test already") {
+				t.Errorf("a second time: %v", err)
+			}
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name       string
+		o          Options
+		node, peer string
+		err        string
+	}{
+		{"all given", Options{Name: "x", Peer: "10.0.0.1:99"}, "x", "10.0.0.1:99", ""},
+		{"no port", Options{Name: "x", Peer: "10.0.0.1"}, "x", "10.0.0.1:7420", ""},
+		{"IPv6", Options{Name: "x", Peer: "fd00::1"}, "x", "[fd00::1]:7420", ""},
+		{"the host's name", Options{Peer: "10.0.0.1"}, shortName(host), "10.0.0.1:7420", ""},
+		{"every address", Options{Name: "x", Peer: "0.0.0.0:7420"}, "", "", "no address that other nodes can reach"},
+		{"a bad name", Options{Name: "x y", Peer: "10.0.0.1"}, "", "", "--name"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.o.Data = t.TempDir()
+			err := tt.o.complete("")
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("error %v, want one with %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil || tt.o.Name != tt.node || tt.o.Peer != tt.peer {
+				t.Errorf("%+v, %v", tt.o, err)
+			}
+		})
+	}
+}
