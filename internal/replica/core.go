@@ -234,7 +234,6 @@ func (c *Core) enter(m Meta, hs raftpb.HardState) error {
 		CheckQuorum:               true,
 		PreVote:                   true,
 		DisableProposalForwarding: true,
-		StepDownOnRemoval:         true,
 		Logger:                    raftLogger{c.cfg.Logger},
 	})
 	if err != nil {

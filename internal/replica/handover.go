@@ -128,12 +128,23 @@ func (c *Core) tickStandIn() {
 
 // stepUp moves to the next term as a follower, so that this term has no leader any more.
 func (c *Core) stepUp() {
-	// Any message of a higher term does it; a follower ignores this one.
-	m := Message{Type: raftpb.MsgHeartbeatResp, From: c.cfg.ID, To: c.cfg.ID, Term: c.state.term + 1}
+	// A request for a vote does it, of a candidate with nothing in its log, which gets none. Answers of a higher term do it, too, but raft takes them of members only, and
+	// this replica may be none any more.
+	m := Message{Type: raftpb.MsgVote, From: c.anyOther(), To: c.cfg.ID, Term: c.state.term + 1, Context: []byte(campaignTransfer)}
 	if err := c.rn.Step(m); err != nil {
 		panic(fmt.Sprintf("replica: cannot step down: %v", err))
 	}
 	c.after()
+}
+
+// anyOther returns the number of another member. A transfer has had one.
+func (c *Core) anyOther() uint64 {
+	for _, id := range c.members {
+		if id != c.cfg.ID {
+			return id
+		}
+	}
+	return c.transfer.to
 }
 
 // inVoters reports whether a member has a vote.
