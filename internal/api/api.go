@@ -99,6 +99,8 @@ type VolumeStatus struct {
 	Serving bool `json:"serving"`
 	// OneCopy: of two data nodes one is lost, and the newest data is on the other only.
 	OneCopy bool `json:"one_copy,omitempty"`
+	// Changing: members come or go; until that is done, both the old and the new ones have to agree.
+	Changing bool `json:"changing,omitempty"`
 	// LeaseMS is how long the lease still runs, in milliseconds; leader only.
 	LeaseMS  int64           `json:"lease_ms"`
 	Copies   int             `json:"copies"` // wanted

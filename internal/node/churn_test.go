@@ -108,6 +108,6 @@ func (c *testCluster) settled() {
 	c.t.Helper()
 	await(c.t, testTimeout, func() bool {
 		s, err := c.nodes[0].api().State(c.context())
-		return err == nil && s.Volume("v") != nil && len(s.Volume("v").Rebuild)+len(s.Volume("v").Former) == 0
+		return err == nil && s.Volume("v") != nil && len(s.Volume("v").Members) == 3 && len(s.Volume("v").Rebuild)+len(s.Volume("v").Former) == 0
 	}, func() string { return "the copies of the volume are still moving" })
 }

@@ -376,11 +376,11 @@ func (c *testCluster) inSync(count int) {
 		last = v
 		n := 0
 		for _, r := range v.Replicas {
-			if r.InSync {
+			if r.InSync && !r.Learner {
 				n++
 			}
 		}
-		return n >= count
+		return n >= count && !v.Changing
 	}, func() string { return fmt.Sprintf("replicas are not in sync: %+v", last.Replicas) })
 }
 

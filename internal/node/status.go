@@ -108,7 +108,7 @@ func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluste
 		return
 	}
 	vs.AddressProblem = s.door.trouble()
-	vs.OneCopy = st.OneCopy
+	vs.OneCopy, vs.Changing = st.OneCopy, st.Joint || len(st.Learners) > 0
 	if p := s.placement.Load(); p != nil {
 		vs.Placement = p.Why
 	}
@@ -160,7 +160,7 @@ func safety(vs *api.VolumeStatus, v *cluster.Volume) api.Safety {
 		return api.SafetyDown
 	case vs.OneCopy, up-1 < majority, copies < 2:
 		return api.SafetyNone
-	case up < voters, len(v.DataMembers()) < vs.Copies && len(v.Members) < vs.Copies:
+	case vs.Changing, up < voters, len(v.DataMembers()) < vs.Copies && len(v.Members) < vs.Copies:
 		return api.SafetyReduced
 	}
 	return api.SafetyFull

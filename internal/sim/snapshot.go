@@ -77,6 +77,9 @@ func (t *transfer) arriveOffer() {
 	t.to = to
 	to.stops = append(to.stops, t.toEnded)
 	to.run(func() {
+		if t.ended {
+			return // while the receiver stood still
+		}
 		to.turn(func(core *replica.Core, now int64) {
 			if err := core.BeginInstall(now, t.from.n.id, t.work.Term, t.work.Index); err != nil {
 				t.w.after(0, t.abort)
