@@ -316,6 +316,7 @@ func (c *Core) Tick(now int64) {
 		c.renewLease() // matters to a group of one only: others renew it with their answers
 		c.tickTransfer()
 		c.tickStandIn()
+		c.tickRemoved()
 		c.tickSync()
 	} else {
 		c.tickElection()

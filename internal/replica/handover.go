@@ -126,6 +126,20 @@ func (c *Core) tickStandIn() {
 	c.rn.TransferLeader(to)
 }
 
+// tickRemoved lets a leader that is no member any more hand over, to a member that knows: one that does not might need the vote of those that are gone. Until then it leads,
+// so that its successor can learn of it.
+func (c *Core) tickRemoved() {
+	if c.transfer.active || c.state.role != raft.StateLeader || c.inVoters(c.cfg.ID) || c.applied < c.lease.firstOwn {
+		return
+	}
+	to := c.bestSuccessor(flagReluctant, func(id uint64) bool { return c.peer(id).report.applied >= c.confIndex })
+	if to == 0 {
+		return // later
+	}
+	c.transfer = transfer{active: true, to: to, deadline: c.now + int64(drainTimeout)}
+	c.tickTransfer()
+}
+
 // stepUp moves to the next term as a follower, so that this term has no leader any more.
 func (c *Core) stepUp() {
 	// A request for a vote does it, of a candidate with nothing in its log, which gets none. Answers of a higher term do it, too, but raft takes them of members only, and
