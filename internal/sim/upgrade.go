@@ -133,11 +133,15 @@ func (n *node) upgrade(back int64) {
 	n.w.after(back, n.start)
 }
 
-// finishUpgrade upgrades the nodes that are left, one after the other.
+// finishUpgrade upgrades the nodes that are left, one after the other, and those that come later with the older release.
 func (w *World) finishUpgrade() {
-	for i, n := range w.nodes {
-		if n.release < volume.MaxVersion {
-			w.after(int64(i+1)*sec, func() { n.upgrade(50 * msec) })
+	w.after(sec, func() {
+		for _, n := range w.nodes {
+			if n.release < volume.MaxVersion {
+				n.upgrade(50 * msec)
+				break
+			}
 		}
-	}
+		w.finishUpgrade()
+	})
 }
