@@ -177,7 +177,7 @@ func (n *Node) fetchRestored(v *cluster.Volume, dir string) error {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return fmt.Errorf("make the folder of volumes: %w", err)
 	}
-	if err := errors.Join(os.Rename(from, dir), syncDir(parent)); err != nil {
+	if err := errors.Join(os.Rename(from, dir), vfs.OS().SyncDir(parent)); err != nil {
 		return fmt.Errorf("fetch what was restored: %w", err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"holdfast/internal/identity"
 	"holdfast/internal/portmap"
 	"holdfast/internal/replica"
+	"holdfast/internal/vfs"
 )
 
 // reconcileRetry is how soon it is tried again to start a volume that could not be started.
@@ -209,7 +210,7 @@ func (n *Node) drop(id uint32) error {
 			return err
 		}
 		to := filepath.Join(trash, filepath.Base(dir)+"."+randomID(n.clock))
-		if err := errors.Join(os.Rename(dir, to), syncDir(filepath.Dir(dir)), syncDir(trash)); err != nil {
+		if err := errors.Join(os.Rename(dir, to), vfs.OS().SyncDir(filepath.Dir(dir)), vfs.OS().SyncDir(trash)); err != nil {
 			return err
 		}
 		n.log.Info("this node keeps the volume no longer", "folder", filepath.Base(dir))
@@ -259,12 +260,4 @@ func (n *Node) emptyTrash() error {
 		}
 	})
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
