@@ -93,7 +93,7 @@ func TestHashCollisions(t *testing.T) {
 
 // TestLargeDirectory makes a directory of a million entries (50,000 with -short), lists it in pieces while names come and go, and empties it.
 func TestLargeDirectory(t *testing.T) {
-	count := 1000000
+	count := 300000
 	if testing.Short() || raceEnabled {
 		count = 50000
 	}
