@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -78,5 +79,21 @@ func TestHome(t *testing.T) {
 		if v.ID = id + 1; s.Home(v)>>32 != 0 {
 			t.Error("a volume begins at its witness")
 		}
+	}
+}
+
+// TestBase: a node that comes again to a volume that has moved joins it, though it was there at the beginning; otherwise two that lost their parts could elect each other.
+func TestBase(t *testing.T) {
+	v := &Volume{First: []uint64{1, 2, 3}, Members: []uint64{1, 2, 3}}
+	if got := v.Base(2); !slices.Equal(got, v.First) {
+		t.Errorf("a new volume begins with %v", got)
+	}
+	v.Moved, v.Members = true, []uint64{1}
+	if got := v.Base(2); !slices.Equal(got, []uint64{1, 3}) || !slices.Equal(v.First, []uint64{1, 2, 3}) {
+		t.Errorf("a node that comes again begins with %v, of %v", got, v.First)
+	}
+	alone := &Volume{First: []uint64{1}, Members: []uint64{2}, Moved: true}
+	if alone.mayReturn(1) || !alone.mayReturn(2) || !alone.mayReturn(3) {
+		t.Error("the only one of the first configuration may come again, or others may not")
 	}
 }

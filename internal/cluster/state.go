@@ -115,6 +115,8 @@ type Volume struct {
 	Members []uint64 `json:"members"`
 	// Former are those that had it before Members changed, until the group has let them go.
 	Former []uint64 `json:"former,omitempty"`
+	// Moved: Members are not, or were not at some time, those of First. Whoever begins its part in the group from then on joins it, though it may be one of First.
+	Moved bool `json:"moved,omitempty"`
 	// Rebuild are nodes whose copy is to be thrown away, and made anew when they have.
 	Rebuild []uint64  `json:"rebuild,omitempty"`
 	Created time.Time `json:"created"`
@@ -244,6 +246,20 @@ func (v *Volume) Keepers() []uint64 {
 	all := slices.Concat(v.Members, v.Former)
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// Base is the configuration from which a node without any part in the group begins. A node that had a part once, gave it up and comes again must not believe that it has a vote from
+// the beginning: it has forgotten what it gave that for, and with others like it it could elect a leader that has nothing.
+func (v *Volume) Base(number uint64) []uint64 {
+	if !v.Moved {
+		return v.First
+	}
+	return slices.DeleteFunc(slices.Clone(v.First), func(n uint64) bool { return n == number })
+}
+
+// mayReturn reports whether a node that is no member may become one. The only one of the first configuration may not: there is nothing from which it could begin.
+func (v *Volume) mayReturn(number uint64) bool {
+	return !v.Moved || len(v.Base(number)) > 0 || slices.Contains(v.Members, number)
 }
 
 // DataMembers are the members that keep the data.

@@ -238,7 +238,7 @@ func (c *change) setMembers(set *SetMembers) error {
 	}
 	v.Former = slices.DeleteFunc(slices.Clone(v.Members), func(n uint64) bool { return slices.Contains(set.Members, n) })
 	from := c.names(v.Members)
-	v.Members = slices.Clone(set.Members)
+	v.Members, v.Moved = slices.Clone(set.Members), true
 	why := set.Why
 	if why != "" {
 		why = ": " + why
@@ -273,6 +273,8 @@ func (c *change) rebuildCopy(r *RebuildCopy) error {
 		return refuse(CodeConflict, "node %s keeps no copy of volume %s, which is on %s", n.Name, v.Spec.Name, c.names(v.DataMembers()))
 	case len(v.DataMembers()) == 1:
 		return refuse(CodeConflict, "the copy on node %s is the only one of volume %s", n.Name, v.Spec.Name)
+	case slices.Equal(v.First, []uint64{n.Number}):
+		return refuse(CodeConflict, "volume %s began on node %s, which cannot give its copy up and come again under the same number: replace the node (`holdfast node replace %s`)", v.Spec.Name, n.Name, n.Name)
 	case len(v.Former) > 0 || len(v.Rebuild) > 0:
 		return refuse(CodeConflict, "the copies of volume %s are moving: wait until `holdfast status` shows them in sync", v.Spec.Name)
 	}

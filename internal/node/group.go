@@ -33,7 +33,7 @@ func (s *service) openReplica(dir string, v *cluster.Volume) error {
 // newReplica makes this node's member of a volume's group, and writes down that it has one.
 func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (*replica.Replica, error) {
 	_, known := n.begun.has(uint64(v.ID))
-	cfg.ID, cfg.Peers, cfg.Fresh = n.id.Node, v.First, !known
+	cfg.ID, cfg.Peers, cfg.Fresh = n.id.Node, v.Base(n.id.Node), !known
 	cfg.Timing = timing(n.cluster.state().Timing)
 	cfg.Meta = replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}
 	cfg.Clock, cfg.Fatal = n.clock, n.fail
