@@ -94,7 +94,7 @@ func NewProxy(cfg ProxyConfig) *Proxy {
 // Serve accepts connections from ln until ctx ends, then closes ln, resets the connections that are forwarded, waits for all to end and returns nil.
 // It returns an error if ln failed for good.
 func (p *Proxy) Serve(ctx context.Context, ln net.Listener) error {
-	return accept(ctx, ln, p.cfg.Log, p.serveConn)
+	return rpc.Accept(ctx, ln, p.cfg.Log, p.serveConn)
 }
 
 // Stats returns what goes on now.
@@ -215,4 +215,25 @@ func (p *Proxy) openStream(ctx context.Context, t Target, header []byte) (_ net.
 	}
 	setLinger(stream, 0)
 	return stream, nil
+}
+
+// pause waits for d or until changed is closed, whichever comes first; false: ctx ended before.
+func pause(ctx context.Context, changed <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-changed:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// seldom lets one log line through in ten seconds.
+type seldom struct{ next atomic.Int64 }
+
+func (s *seldom) now() bool {
+	now, next := time.Now().UnixNano(), s.next.Load()
+	return now >= next && s.next.CompareAndSwap(next, now+int64(10*time.Second))
 }

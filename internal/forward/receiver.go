@@ -46,7 +46,7 @@ func NewReceiver(cfg ReceiverConfig) *Receiver {
 
 // Serve accepts streams from ln until ctx ends, then closes ln, waits for the connections to end and returns nil. It returns an error if ln failed for good.
 func (r *Receiver) Serve(ctx context.Context, ln net.Listener) error {
-	return accept(ctx, ln, r.cfg.Log, r.ServeConn)
+	return rpc.Accept(ctx, ln, r.cfg.Log, r.ServeConn)
 }
 
 // ServeConn takes one stream, and returns when it has ended.

@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -15,12 +13,6 @@ const (
 	DefaultMaxConns         = 4096
 	DefaultMaxInflightBytes = 256 << 20
 	DefaultMaxOutputBytes   = 256 << 20
-)
-
-// Back-off of a failing accept, as with too many open files.
-const (
-	acceptBackoffMin = 5 * time.Millisecond
-	acceptBackoffMax = time.Second
 )
 
 // ServerConfig are the limits of a server. Zero values stand for the defaults.
@@ -74,48 +66,7 @@ func NewServer(cfg ServerConfig) *Server {
 // Serve accepts connections from ln until ctx ends, then closes ln and the connections that came from it, waits for their goroutines
 // and returns nil. It returns an error if ln failed for good.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
-	defer stop()
-	defer ln.Close()
-	backoff := acceptBackoffMin
-	for {
-		nc, err := ln.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				_ = nc.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("rpc: accepting: %w", err)
-		case err != nil:
-			s.cfg.Log.Error("accepting an RPC connection", "addr", ln.Addr().String(), "err", err, "retry", backoff)
-			if !sleep(ctx, backoff) {
-				return nil
-			}
-			backoff = min(2*backoff, acceptBackoffMax)
-			continue
-		}
-		backoff = acceptBackoffMin
-		if c := s.admit(nc); c != nil {
-			wg.Go(func() { s.serveConn(ctx, c) })
-		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return Accept(ctx, ln, s.cfg.Log, s.ServeConn)
 }
 
 // admit makes a Conn of an accepted connection, or closes it and returns nil.
@@ -148,12 +99,10 @@ func (s *Server) admit(nc net.Conn) *Conn {
 // those it is reset where there are too many. nc need not be a socket: then its addresses should be TCP's still, and if it has a method
 // SetLinger that decides, as a socket's does, whether the peer sees a reset or an orderly end.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
-	if c := s.admit(nc); c != nil {
-		s.serveConn(ctx, c)
+	c := s.admit(nc)
+	if c == nil {
+		return
 	}
-}
-
-func (s *Server) serveConn(ctx context.Context, c *Conn) {
 	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
 	if s.cfg.Opened != nil {
