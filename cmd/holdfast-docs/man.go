@@ -24,7 +24,7 @@ The node's data folder: its identity, the replicas' logs and file data. It belon
 The socket by which commands talk to the node on the same machine. Root and members of the group holdfast may use it.
 .TP
 \fI/etc/holdfast/holdfast.yaml\fP
-What this machine has of its own: the data folder, ports, the log. All of it has defaults.
+What this machine has of its own: the data folder, ports, the balancers whose word for a client's address is taken, the log. All of it has defaults.
 .TP
 \fI/etc/holdfast/holdfast.env\fP
 Environment and extra arguments of holdfast.service.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 )
@@ -16,9 +17,11 @@ type Local struct {
 	// Listen is the host and port of the node's one port; without a host, it is every address of the node.
 	Listen string `yaml:"listen" json:"listen"`
 	// Health is the host and port of the plain HTTP endpoint for load balancers and monitoring; empty, there is none.
-	Health string  `yaml:"health" json:"health,omitempty"`
-	Log    Logging `yaml:"log" json:"log"`
-	Limits Limits  `yaml:"limits" json:"limits"`
+	Health string `yaml:"health" json:"health,omitempty"`
+	// Balancers are TCP balancers that begin each connection to a volume's node port with a PROXY header, which says who the client is. Nobody else's is believed.
+	Balancers []Network `yaml:"balancers" json:"balancers,omitempty"`
+	Log       Logging   `yaml:"log" json:"log"`
+	Limits    Limits    `yaml:"limits" json:"limits"`
 	// LogSegment is the size of a segment of the replicated logs on disk.
 	LogSegment Size `yaml:"log_segment" json:"log_segment"`
 }
@@ -71,6 +74,8 @@ func (*Local) hint(key string) string {
 		return "it belongs to the cluster's configuration, which `holdfast apply` takes"
 	case "timing":
 		return "timing belongs to the cluster and is chosen with `holdfast init`"
+	case "balancer", "proxy", "send_proxy", "proxy_protocol", "trusted_proxies":
+		return "the balancers whose PROXY headers are believed are listed under balancers"
 	case "node":
 		return "a node gets its name from `holdfast init` or `holdfast join`"
 	}
@@ -123,6 +128,7 @@ func (d *decoder) local(l *Local) {
 	if d.usable("health") && !d.bad["listen"] && portOf(l.Health) == portOf(l.Listen) {
 		d.failAt("health", "port %s is the node's own, of %s; use another", portOf(l.Health), d.where("listen"))
 	}
+	d.balancers(l.Balancers)
 	d.oneOf("log.format", l.Log.Format, "text", "json")
 	d.oneOf("log.level", l.Log.Level, "debug", "info", "warn", "error")
 	d.limits(&l.Limits)
@@ -144,6 +150,22 @@ func (d *decoder) bind(key, s, such string) {
 		d.failAt(key, "%q is not a port from 1 to 65535", port)
 	case host != "" && !validHost(host):
 		d.failAt(key, "%q is neither an IP address nor a host name", host)
+	}
+}
+
+// balancers checks whose word is taken for who a client is.
+func (d *decoder) balancers(networks []Network) {
+	seen := make(map[Network]string)
+	for i, n := range networks {
+		key := fmt.Sprintf("balancers[%d]", i)
+		if !d.usable(key) {
+			continue
+		}
+		if netip.Prefix(n).Bits() == 0 {
+			d.failAt(key, "%v is everybody, so that every client could claim any address; name the balancers only", n)
+			continue
+		}
+		unique(d, seen, key, n, "the network")
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -24,12 +25,14 @@ func TestParseLocal(t *testing.T) {
 	}
 	example := *defaults
 	example.Health = "127.0.0.1:7421"
+	example.Balancers = []Network{Network(netip.MustParsePrefix("10.94.0.5/32")), Network(netip.MustParsePrefix("10.94.1.0/28"))}
 	other := *defaults
 	other.Data, other.Listen, other.Health, other.Log.Level = "/srv", "[fd00::1]:7000", "localhost:80", "debug"
 	for text, want := range map[string]*Local{
 		"":                              defaults,
 		"# all as it comes\n":           defaults,
 		"{}":                            defaults,
+		"balancers: []\n":               {Data: "/var/lib/holdfast", Listen: ":7420", LogSegment: 64 << 20, Balancers: []Network{}, Log: defaults.Log, Limits: defaults.Limits},
 		"---\n":                         defaults,
 		"limits: {connections: 4096}\n": defaults,
 		ExampleLocal():                  &example,
@@ -40,7 +43,7 @@ func TestParseLocal(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 			continue
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b Network) bool { return a == b })); diff != "" {
 			t.Errorf("%q: %s", text, diff)
 		}
 	}

@@ -153,6 +153,41 @@ func (p *Prefix) UnmarshalText(text []byte) error {
 	return p.parse(string(text))
 }
 
+// Network is the IP addresses of a network, such as 10.94.0.0/24; in the file one address stands for the network of itself.
+type Network netip.Prefix
+
+func (n *Network) parse(text string) error {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		*n = Network(netip.PrefixFrom(addr, addr.BitLen()))
+		return nil
+	}
+	v, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil || v.Addr().Is4In6():
+		return fmt.Errorf("%q is neither an IP address nor a network, such as 10.94.0.5 or 10.94.0.0/24", text)
+	case v != v.Masked():
+		return fmt.Errorf("%q is not a network: write %v for all of it, or %v for the one address", text, v.Masked(), v.Addr())
+	}
+	*n = Network(v)
+	return nil
+}
+
+// String returns n as the file has it: one address without the length of its prefix.
+func (n Network) String() string {
+	p := netip.Prefix(n)
+	if p.IsValid() && p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// MarshalText writes n as String does.
+func (n Network) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// UnmarshalText reads n as a file has it.
+func (n *Network) UnmarshalText(text []byte) error { return n.parse(string(text)) }
+
 // Mode is the permission bits of a folder, in octal: "0755".
 type Mode uint32
 

@@ -69,6 +69,7 @@ type clusterOptions struct {
 	// roles of the nodes; three data nodes unless given. The first is a data node.
 	roles []cluster.Role
 	extra string // further keys of the volume
+	local string // further lines of the nodes' own files; NETWORK stands for the first three bytes of the cluster's addresses
 }
 
 // newCluster forms a cluster whose nodes run. There is no volume before startAll.
@@ -107,7 +108,7 @@ func (c *testCluster) newNode(name string) *testNode {
 	c.t.Helper()
 	n := &testNode{name: name, peer: fmt.Sprintf("%s.%d:7420", c.network, len(c.all)+1)}
 	n.dir, n.file, n.log = filepath.Join(c.dir, name), filepath.Join(c.dir, name+".yaml"), filepath.Join(c.dir, name+".log")
-	if err := os.WriteFile(n.file, []byte(fmt.Sprintf("data: %s\nlisten: %s\n", n.dir, n.peer)), 0o600); err != nil {
+	if err := os.WriteFile(n.file, []byte(fmt.Sprintf("data: %s\nlisten: %s\n%s", n.dir, n.peer, strings.ReplaceAll(c.options.local, "NETWORK", c.network))), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
 	c.nodes, c.all = append(c.nodes, n), append(c.all, n)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -30,7 +31,9 @@ type door struct {
 	// stopOpen ends the listener that the leader of a volume of the kind listen has opened.
 	stopOpen     context.CancelFunc
 	stopNodePort context.CancelFunc
-	work         sync.WaitGroup
+	// stopTrying ends the attempts to take an address that could not be taken at once, and returns when they have ended.
+	stopTrying func()
+	work       sync.WaitGroup
 
 	mu      sync.Mutex
 	problem string // why the address is not here although it should be
@@ -79,7 +82,7 @@ func (d *door) openNodePort(spec *config.VolumeSpec) {
 	}
 	s := d.s
 	proxy := forward.NewProxy(forward.ProxyConfig{
-		Volume: uint64(s.number), Target: s.target, Dial: s.node.dialNFS, Serve: s.server.ServeConn, Log: s.log,
+		Volume: uint64(s.number), Target: s.target, Dial: s.node.dialNFS, Serve: s.server.ServeConn, Balancers: s.node.balancers(), Log: s.log,
 	})
 	// At the address that the other nodes know: a listener on all addresses would collide with those of volumes that move.
 	host, _, err := net.SplitHostPort(s.node.id.PeerAddress)
@@ -105,6 +108,15 @@ func (d *door) openNodePort(spec *config.VolumeSpec) {
 			pause(ctx, time.Second)
 		}
 	})
+}
+
+// balancers are the networks whose PROXY headers are believed.
+func (n *Node) balancers() []netip.Prefix {
+	var all []netip.Prefix
+	for _, b := range n.local.Balancers {
+		all = append(all, netip.Prefix(b))
+	}
+	return all
 }
 
 // target says where clients of this volume are served.
@@ -148,17 +160,34 @@ func (d *door) takeAddress(ctx context.Context) {
 		// The lease is gone already. If it comes back this is called again.
 		return
 	}
+	d.endTrying()
 	m, port := d.address, s.spec.Load().MountAddr().Port()
 	if err := d.tryAddress(ctx, m, port); err != nil {
 		s.log.Error("the address could not be taken: clients do not reach this node; trying on", "err", err)
+		trying, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		d.stopTrying = func() { stop(); <-ended }
 		s.leading.Go(func() {
-			for ctx.Err() == nil && err != nil {
-				pause(ctx, addressRetry)
+			defer close(ended)
+			defer stop()
+			for err != nil {
+				pause(trying, addressRetry)
+				if trying.Err() != nil {
+					return
+				}
 				if s.replica.Serving() {
-					err = d.tryAddress(ctx, m, port)
+					err = d.tryAddress(ctx, m, port) // it is kept as long as this node leads
 				}
 			}
 		})
+	}
+}
+
+// endTrying ends the attempts to take the address: it is another one now, or is tried anew.
+func (d *door) endTrying() {
+	if d.stopTrying != nil {
+		d.stopTrying()
+		d.stopTrying = nil
 	}
 }
 
@@ -225,6 +254,8 @@ func (d *door) change(old, spec *config.VolumeSpec, leading context.Context) {
 		return
 	}
 	d.s.log.Info("the volume has another address now; its clients have to mount that", "was", old.MountAddr(), "is", spec.MountAddr())
+	d.endTrying()
+	d.setProblem(nil)
 	d.shut()
 	for _, stop := range []*context.CancelFunc{&d.stopListening, &d.stopOpen} {
 		if *stop != nil {
