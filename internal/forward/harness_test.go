@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -231,5 +232,16 @@ func awaitEnd(t testing.TB, c *rpc.Conn) error {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the connection does not end")
 		return nil
+	}
+}
+
+// until waits for what no event tells of; what says what it is.
+func until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%s: not so after 10 s; the goroutines:\n%s", what, buf[:runtime.Stack(buf, true)])
+		}
 	}
 }

@@ -200,9 +200,7 @@ func TestNoLeader(t *testing.T) {
 		}
 		answered <- err
 	}()
-	for p.Stats().Waiting == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "the connection waits", func() bool { return p.Stats().Waiting > 0 })
 	c.leader.set(2)
 	if err := <-answered; err != nil {
 		t.Error(err)
@@ -285,9 +283,8 @@ func TestIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for p.buffers.used.Load() > 0 { // the last one is given back soon after its bytes have arrived
-		time.Sleep(time.Millisecond)
-	}
+	// The last one is given back soon after its bytes have arrived.
+	until(t, "no buffer is in use", func() bool { return p.buffers.used.Load() == 0 })
 }
 
 func BenchmarkForward(b *testing.B) {
