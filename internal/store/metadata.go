@@ -43,6 +43,9 @@ type database struct {
 
 // fail notes an error of a flush or compaction. Pebble would try again for ever; we take a disk that fails for lost.
 func (d *database) fail(err error) {
+	if pebble.IsCorruptionError(err) {
+		err = unreadable("compact metadata", err)
+	}
 	d.failOnce.Do(func() {
 		d.failure = err
 		close(d.failed)
@@ -120,7 +123,8 @@ func (m *metadata) openDatabase(name string) (*database, error) {
 		L0CompactionThreshold: 4,
 		MaxOpenFiles:          500,
 		Logger:                silentLogger{},
-		EventListener:         &pebble.EventListener{BackgroundError: d.fail},
+		// Whoever met the damage is told by an error. Without a listener Pebble would end the process, whoever that is.
+		EventListener: &pebble.EventListener{BackgroundError: d.fail, DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	}
 	for i := range o.Levels {
 		// Most lookups that fail are for names about to be created.
@@ -211,7 +215,7 @@ func (m *metadata) Get(key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, fmt.Errorf("store: get: %w", err)
+		return nil, unreadable("get", err)
 	}
 	out := append([]byte(nil), v...)
 	return out, closer.Close()
@@ -225,7 +229,7 @@ func (m *metadata) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
 func scan(r pebble.Reader, lo, hi []byte, fn func(key, value []byte) bool) error {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
 	if err != nil {
-		return fmt.Errorf("store: scan: %w", err)
+		return unreadable("scan", err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
@@ -237,7 +241,7 @@ func scan(r pebble.Reader, lo, hi []byte, fn func(key, value []byte) bool) error
 		}
 	}
 	if err := it.Close(); err != nil {
-		return fmt.Errorf("store: scan: %w", err)
+		return unreadable("scan", err)
 	}
 	return nil
 }

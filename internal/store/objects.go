@@ -170,7 +170,7 @@ func (o *objects) ReadObject(id uint64, off int64, buf []byte) error {
 func (o *objects) readChunk(k fileKey, at int64, buf []byte) error {
 	f, err := o.open(k, false)
 	if err != nil {
-		return err
+		return unreadable("open an object", err)
 	}
 	if f == nil {
 		clear(buf)
@@ -183,7 +183,7 @@ func (o *objects) readChunk(k fileKey, at int64, buf []byte) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("store: read object %x: %w", k.id, err)
+			return unreadable(fmt.Sprintf("read object %x", k.id), err)
 		}
 		if n == 0 {
 			clear(buf)
@@ -345,7 +345,7 @@ func (o *objects) SeekObject(id uint64, off int64, hole bool) (int64, error) {
 func (o *objects) seekChunk(k fileKey, at int64, whence int) (int64, error) {
 	f, err := o.open(k, false)
 	if err != nil {
-		return 0, err
+		return 0, unreadable("open an object", err)
 	}
 	if f == nil {
 		return -1, nil
@@ -357,7 +357,7 @@ func (o *objects) seekChunk(k fileKey, at int64, whence int) (int64, error) {
 		return -1, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("store: seek in object %x: %w", k.id, err)
+		return 0, unreadable(fmt.Sprintf("seek in object %x", k.id), err)
 	}
 	return found, nil
 }
@@ -369,7 +369,7 @@ func (o *objects) furtherChunks(id uint64) ([]uint32, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, unreadable(fmt.Sprintf("list the chunks of object %x", id), err)
 	}
 	chunks := make([]uint32, 0, len(entries))
 	for _, e := range entries {

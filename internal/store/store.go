@@ -9,6 +9,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 )
 
@@ -17,6 +18,15 @@ var ErrNotFound = errors.New("store: key not found")
 
 // ErrNoData is returned by SeekObject when there is no data (or no hole) at or after the offset.
 var ErrNoData = errors.New("store: no data beyond this offset")
+
+// ErrUnreadable is among the errors of a call that could not read what the store was given: a block has another checksum than when it was written, or the disk gives
+// nothing back. Another replica may have it whole.
+var ErrUnreadable = errors.New("the disk gave bad data or none")
+
+// unreadable is the error of a read that failed.
+func unreadable(doing string, err error) error {
+	return fmt.Errorf("store: %s: %w: %w", doing, ErrUnreadable, err)
+}
 
 // Store is the durable state of one replica. Open gives one on disk, NewMem one in memory with the same crash semantics.
 //
