@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -294,6 +295,32 @@ func TestConfigure(t *testing.T) {
 	}
 	if msg := wrong(c, cluster.Command{AddVolume: &cluster.AddVolume{Spec: config.VolumeSpec{Name: "x y"}}}); !strings.Contains(msg, "name") {
 		t.Errorf("a wrong volume: %s", msg)
+	}
+}
+
+// TestWrongAddress gives a volume an address that no machine can have, and then the right one: of the first nothing may be left.
+func TestWrongAddress(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}}).startAll()
+	problem := func() string {
+		s, err := c.nodes[0].api().Status(c.context(), true)
+		if err != nil || len(s.Volumes) != 1 {
+			t.Fatalf("status: %v", err)
+		}
+		return s.Volumes[0].AddressProblem
+	}
+	right := c.spec()
+	bad := right
+	bad.Listen, bad.Address = "198.51.100.7:2049", config.Address{Kind: config.AddressIP, IP: config.Prefix(netip.MustParsePrefix("198.51.100.7/24"))}
+	c.mustDo(cluster.Command{SetVolume: &cluster.SetVolume{Spec: bad}})
+	await(t, testTimeout, func() bool { return strings.Contains(problem(), "198.51.100.7") }, func() string { return "nobody says that the address is wrong" })
+	c.mustDo(cluster.Command{SetVolume: &cluster.SetVolume{Spec: right}})
+	c.mustWrite(c.mount("4.1", "/data"), "f", []byte("x"))
+	// It must not be tried on.
+	for end := time.Now().Add(addressRetry * 5 / 4); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if p := problem(); p != "" {
+			t.Fatalf("the former address is a problem still: %s", p)
+		}
 	}
 }
 

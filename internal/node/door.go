@@ -23,7 +23,7 @@ const listenRetry = 5 * time.Millisecond
 type door struct {
 	s *service
 
-	// address holds the address that moves, nil for the kind listen.
+	// address holds the address that moves, nil for the kind listen. It changes under mu, too, for trouble.
 	address *address.Manager
 	// stopListening ends the listener of an address that moves: it is there before the address, and until nobody can be refused any more, as no connection may end before.
 	listening     context.Context
@@ -50,7 +50,7 @@ func (d *door) prepare(spec *config.VolumeSpec) error {
 	if err != nil {
 		return err
 	}
-	d.address = m
+	d.setAddress(m)
 	if err := m.Release(); err != nil {
 		// It may be mended while the node runs, and other nodes may do better.
 		d.setProblem(err)
@@ -210,6 +210,12 @@ func (d *door) probe() {
 	}
 }
 
+func (d *door) setAddress(m *address.Manager) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.address = m
+}
+
 func (d *door) setProblem(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -219,16 +225,17 @@ func (d *door) setProblem(err error) {
 	}
 }
 
-// trouble is why the address is not here although it should be.
+// trouble is why the address is not here although it should be. Anybody may ask.
 func (d *door) trouble() string {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.problem == "" && d.address != nil {
-		if c := d.address.Describe().Conflict; c != nil {
+	problem, m := d.problem, d.address
+	d.mu.Unlock()
+	if problem == "" && m != nil {
+		if c := m.Describe().Conflict; c != nil {
 			return fmt.Sprintf("the machine with the link address %s has it too, last seen %s: find it in the network and take the address from it", c.MAC, c.Last.Format(time.TimeOnly))
 		}
 	}
-	return d.problem
+	return problem
 }
 
 // shut gives the address up. Connections are the caller's to end, afterwards.
@@ -267,7 +274,7 @@ func (d *door) change(old, spec *config.VolumeSpec, leading context.Context) {
 		if err := d.address.Close(); err != nil {
 			d.s.log.Warn("the former address was not given up in order", "err", err)
 		}
-		d.address = nil
+		d.setAddress(nil)
 	}
 	d.s.server.CloseConns(true)
 	if err := d.prepare(spec); err != nil {
