@@ -93,13 +93,12 @@ func TestChainWhileWriting(t *testing.T) {
 
 			var chain [][]byte
 			var indexes []uint64
-			var names []string
 			for _, file := range files {
 				b, err := os.ReadFile(file.Path)
 				if err != nil {
 					t.Fatal(err)
 				}
-				chain, indexes, names = append(chain, b), append(indexes, file.Index), append(names, file.Path)
+				chain, indexes = append(chain, b), append(indexes, file.Index)
 			}
 			want := m.digests(indexes...)
 			if got := restoredDigests(t, chain...); !slices.Equal(got, want) {
@@ -110,7 +109,7 @@ func TestChainWhileWriting(t *testing.T) {
 			dir := t.TempDir()
 			to := openDisk(t, dir)
 			const now = 1_800_000_000e9
-			v, last, err := RestoreFiles(t.Context(), Target{Config: config(to), Now: now, Random: 1}, names...)
+			v, last, err := Restore(t.Context(), Target{Config: config(to), Now: now, Random: 1}, bytes.NewReader(slices.Concat(chain...)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,7 @@ const Suffix = ".holdfast"
 // Folder is a folder with backups of volumes, one file each: VOLUME-INDEX-full.holdfast, or VOLUME-INDEX-since-INDEX.holdfast.
 type Folder string
 
-// File is a backup in a folder.
+// File is a backup in a file.
 type File struct {
 	Path string
 	Summary
@@ -115,8 +115,32 @@ func inspectPath(path string) (Summary, error) {
 	if err != nil {
 		return Summary{}, fmt.Errorf("backup: %w", err)
 	}
-	s, err := inspectFile(f)
-	return s, errors.Join(err, f.Close())
+	defer func() { _ = f.Close() }() // read only
+	st, err := f.Stat()
+	if err != nil {
+		return Summary{}, fmt.Errorf("backup: %w", err)
+	}
+	return Inspect(f, st.Size())
+}
+
+// Files returns the backups in the named files, a full one and those that continue it, in this order. It is ErrChain if they do not.
+func Files(paths ...string) ([]File, error) {
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("%w: no file is named", ErrChain)
+	}
+	var files []File
+	var last Summary
+	for _, path := range paths {
+		s, err := inspectPath(path)
+		if err == nil {
+			err = follows(&last, &s.Header)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		files, last = append(files, File{Path: path, Summary: s}), s
+	}
+	return files, nil
 }
 
 // Chain returns the backups from which the volume can be restored as of index, the full one first; 0 stands for the newest. The last one's index is the Since of a backup that

@@ -2,10 +2,8 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"holdfast/internal/volume"
 )
@@ -94,51 +92,4 @@ func follows(before *Summary, h *Header) error {
 		return fmt.Errorf("%w: after the one that ends at %d comes one that continues %d: they are in the wrong order, or one is too many", ErrChain, before.Index, h.Since)
 	}
 	return nil
-}
-
-// RestoreFiles is Restore of files. It looks at all of them before it begins.
-func RestoreFiles(ctx context.Context, to Target, names ...string) (v *volume.Volume, s Summary, err error) {
-	if len(names) == 0 {
-		return nil, s, fmt.Errorf("%w: no file is named", ErrChain)
-	}
-	var readers []io.Reader
-	for _, name := range names {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, s, fmt.Errorf("backup: %w", err)
-		}
-		defer func() { _ = f.Close() }() // read only
-		next, err := inspectFile(f)
-		if err == nil {
-			err = follows(&s, &next.Header)
-		}
-		if err != nil {
-			return nil, Summary{}, fmt.Errorf("%s: %w", name, err)
-		}
-		s = next
-		readers = append(readers, &namedReader{name, f})
-	}
-	return Restore(ctx, to, io.MultiReader(readers...))
-}
-
-func inspectFile(f *os.File) (Summary, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return Summary{}, fmt.Errorf("backup: %w", err)
-	}
-	return Inspect(f, st.Size())
-}
-
-// namedReader tells which file could not be read.
-type namedReader struct {
-	name string
-	r    io.Reader
-}
-
-func (n *namedReader) Read(p []byte) (int, error) {
-	k, err := n.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%s: %w", n.name, err)
-	}
-	return k, err
 }

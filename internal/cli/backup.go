@@ -266,36 +266,7 @@ func chainOf(names []string, volume string, index uint64) ([]backup.File, error)
 	if index != 0 {
 		return nil, errors.New("--index chooses among the backups in a folder: name that, or leave --index out")
 	}
-	var chain []backup.File
-	for i, name := range names {
-		sum, err := inspect(name)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		switch {
-		case i == 0 && !sum.Full():
-			return nil, fmt.Errorf("%s continues a backup at index %d: name that before it", name, sum.Since)
-		case i > 0 && sum.Full():
-			return nil, fmt.Errorf("%s is a full backup, which can only be the first", name)
-		case i > 0 && sum.Since != chain[i-1].Index:
-			return nil, fmt.Errorf("%s continues a backup at index %d, but %s is one at index %d", name, sum.Since, chain[i-1].Path, chain[i-1].Index)
-		}
-		chain = append(chain, backup.File{Path: name, Summary: sum})
-	}
-	return chain, nil
-}
-
-func inspect(name string) (backup.Summary, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return backup.Summary{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return backup.Summary{}, err
-	}
-	return backup.Inspect(f, info.Size())
+	return backup.Files(names...)
 }
 
 // restore sends backups, one after the other.
