@@ -135,30 +135,6 @@ func (o Options) rule(export uint32) volume.Rule {
 	return r
 }
 
-// ParseClient parses an entry as exports(5) writes it on one line: "10.0.0.0/24(rw,no_root_squash)".
-func ParseClient(s string) (Client, error) {
-	match, list, found := strings.Cut(s, "(")
-	var options []string
-	if found {
-		inner, closed := strings.CutSuffix(list, ")")
-		if !closed {
-			return Client{}, fmt.Errorf("%q: the list of options has no closing parenthesis", s)
-		}
-		if inner != "" {
-			options = strings.Split(inner, ",")
-		}
-	}
-	m, err := ParseMatch(match)
-	if err != nil {
-		return Client{}, err
-	}
-	o, err := ParseOptions(options)
-	if err != nil {
-		return Client{}, fmt.Errorf("%q: %w", match, err)
-	}
-	return Client{Match: m, Options: o}, nil
-}
-
 // String returns c as ParseClient reads it.
 func (c Client) String() string {
 	return c.Match.String() + "(" + strings.Join(c.Options.Strings(), ",") + ")"

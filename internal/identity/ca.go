@@ -85,27 +85,11 @@ func newCA(der []byte, key crypto.Signer) (*CA, error) {
 	return &CA{Certificate: cert, key: key, cluster: cluster}, nil
 }
 
-// ParseCA makes a CA of what CertificatePEM and KeyPEM returned.
-func ParseCA(certPEM, keyPEM []byte) (*CA, error) {
-	cert, err := ParseCertificate(certPEM)
-	if err != nil {
-		return nil, fmt.Errorf("the CA's certificate: %w", err)
-	}
-	key, err := ParseKey(keyPEM)
-	if err != nil {
-		return nil, fmt.Errorf("the CA's key: %w", err)
-	}
-	return newCA(cert.Raw, key)
-}
-
 // ClusterID returns the identity of the cluster that the CA belongs to.
 func (ca *CA) ClusterID() string { return ca.cluster }
 
 // CertificatePEM returns the CA's certificate.
 func (ca *CA) CertificatePEM() []byte { return encodePEM(pemCertificate, ca.Certificate.Raw) }
-
-// KeyPEM returns the CA's key, which whoever has it can make members of the cluster with.
-func (ca *CA) KeyPEM() ([]byte, error) { return MarshalKey(ca.key) }
 
 // Seal encrypts the CA's key with the cluster key, of ClusterKeyBytes.
 func (ca *CA) Seal(clusterKey []byte) ([]byte, error) {

@@ -169,26 +169,20 @@ func TestSealing(t *testing.T) {
 	}
 }
 
-func TestCAInPEM(t *testing.T) {
+func TestNotCA(t *testing.T) {
 	ca, other := testCA(t), testCA(t)
-	key, err := ca.KeyPEM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := ParseCA(ca.CertificatePEM(), key)
-	if err != nil || again.ClusterID() != ca.ClusterID() {
-		t.Errorf("read back as %v, %v", again, err)
-	}
-	if _, err := ParseCA(other.CertificatePEM(), key); err == nil {
+	if _, err := newCA(other.Certificate.Raw, ca.key); err == nil {
 		t.Error("another CA's key is taken")
 	}
-	leaf, err := ca.SignNode(testRequest(t, ca.key), NodeInfo{Number: 1, Name: "n"}, birth)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ParseCA(leaf, key); err == nil {
+	leafPEM, err := ca.SignNode(testRequest(t, ca.key), NodeInfo{Number: 1, Name: "n"}, birth)
+	leaf := parse(t, leafPEM, err)
+	if _, err := newCA(leaf.Raw, ca.key); err == nil {
 		t.Error("a node's certificate is taken for a CA's")
 	}
+}
+
+func TestBundle(t *testing.T) {
+	ca, other := testCA(t), testCA(t)
 	both, err := ParseCertificates(append(ca.CertificatePEM(), other.CertificatePEM()...))
 	if err != nil || len(both) != 2 {
 		t.Errorf("a bundle of two: %d, %v", len(both), err)

@@ -120,9 +120,3 @@ func (l *ackLog) gap(from, to time.Time) time.Duration {
 	}
 	return longest
 }
-
-func (l *ackLog) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.times)
-}

@@ -22,16 +22,28 @@ func runWorkload(t *testing.T, s *fakeServer) Report {
 		return s.calls["WRITE probe"] > 110 && s.calls["LOCKT held"] > 3*heldLocks && s.calls["WRITE counter"] > 40 && s.calls["OPEN writer-0-4"] > 0 &&
 			s.calls["RENAME name-00000030"] > 0
 	}
-	for deadline := time.Now().Add(20 * time.Second); !enough(); time.Sleep(time.Millisecond) { // the fake has no event for this
-		if time.Now().After(deadline) {
-			t.Fatalf("the workload stands still: %+v", w.Live())
-		}
-	}
+	until(t, w, enough)
 	r, err := w.Verify(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// until waits until the workload has done enough, which the fake has no event for.
+func until(t *testing.T, w *Workload, enough func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !enough(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the workload stands still: %+v", w.Live())
+		}
+	}
+}
+
+func (l *ackLog) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.times)
 }
 
 func TestWorkloadHealthy(t *testing.T) {
@@ -87,9 +99,7 @@ func TestWorkloadFindsLostProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for w.probe.acks.count() < 10 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, w, func() bool { return w.probe.acks.count() >= 10 })
 	w.Stop()
 	h, _, err := w.clients[0].Lookup(t.Context(), w.dir, probeName)
 	if err != nil {

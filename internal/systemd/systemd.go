@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,12 +22,6 @@ const (
 func Status(text string) string {
 	// The protocol has one assignment a line.
 	return "STATUS=" + strings.Join(strings.Fields(text), " ")
-}
-
-// ExtendTimeout is a state for Notify: starting or stopping, whichever goes on, may take d from now on. It has to be sent before the time that was allowed is over
-// (TimeoutStartSec= or TimeoutStopSec= at first), and again before d is.
-func ExtendTimeout(d time.Duration) string {
-	return "EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
 }
 
 // Notify sends states to the service manager in one message, so that they take effect together.

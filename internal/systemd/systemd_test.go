@@ -67,10 +67,10 @@ func TestNotify(t *testing.T) {
 			if err := Notify(Ready, Status("serves main,\nwith three replicas")); err != nil {
 				t.Fatal(err)
 			}
-			if err := Notify(Stopping, ExtendTimeout(1500*time.Millisecond)); err != nil {
+			if err := Notify(Stopping); err != nil {
 				t.Fatal(err)
 			}
-			want := []string{"READY=1\nSTATUS=serves main, with three replicas", "STOPPING=1\nEXTEND_TIMEOUT_USEC=1500000"}
+			want := []string{"READY=1\nSTATUS=serves main, with three replicas", "STOPPING=1"}
 			if got := m.received(t); !slices.Equal(got, want) {
 				t.Errorf("the manager received %q, want %q", got, want)
 			}
