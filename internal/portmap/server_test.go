@@ -38,20 +38,29 @@ func start(t *testing.T, cfg Config) *Server {
 	return s
 }
 
-// await waits until who answers for an address is as wanted.
-func await(t *testing.T, s *Server, ip string, want By) Status {
+// until waits for what no event tells of; what says how it is now.
+func until(t *testing.T, what func() string, holds func() bool) {
 	t.Helper()
-	var last []Status
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		last = s.Status()
-		for _, st := range last {
-			if st.Addr == netip.MustParseAddr(ip) && st.By == want && (want != ByNobody || st.Err != nil) {
-				return st
-			}
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not so after 10 s: %s", what())
 		}
 	}
-	t.Fatalf("status %+v, want %s by %s", last, ip, want)
-	return Status{}
+}
+
+// await waits until who answers for an address is as wanted.
+func await(t *testing.T, s *Server, ip string, want By) (found Status) {
+	t.Helper()
+	until(t, func() string { return fmt.Sprintf("%s by %s: the status is %+v", ip, want, s.Status()) }, func() bool {
+		for _, st := range s.Status() {
+			if st.Addr == netip.MustParseAddr(ip) && st.By == want && (want != ByNobody || st.Err != nil) {
+				found = st
+				return true
+			}
+		}
+		return false
+	})
+	return found
 }
 
 func freePort(t *testing.T) uint16 {
@@ -132,14 +141,10 @@ func TestServer(t *testing.T) {
 	check("127.0.5.2", 2050)
 	s.Set([]Mapping{{Addr: netip.MustParseAddr("127.0.5.2"), Services: NFS(2051, 2051)}})
 	check("127.0.5.2", 2051)
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := askTCP(t, at("127.0.5.1")); err != nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("an address that was taken out is still answered for")
-		}
-	}
+	until(t, func() string { return "an address that was taken out is still answered for" }, func() bool {
+		_, err := askTCP(t, at("127.0.5.1"))
+		return err != nil
+	})
 	// All addresses of the node; answers come from the one that was asked.
 	s.Set([]Mapping{
 		{Addr: netip.IPv6Unspecified(), Services: NFS(2052, 2052)},
@@ -346,28 +351,20 @@ func TestRegister(t *testing.T) {
 			}
 			// Another port, and one service fewer.
 			s.Set([]Mapping{{Addr: netip.MustParseAddr("127.0.0.1"), Services: []Service{{rpc.ProgNFS, 3, 2050}}}})
-			for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			said := func() string { return "rpcinfo says\n" + out }
+			until(t, said, func() bool {
 				out = run(t, "rpcinfo", "-p", "127.0.0.1")
-				if hasLine(out, "100003 3 tcp 2050 nfs") && !strings.Contains(out, "20048") && !strings.Contains(out, "2049") {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatalf("changed:\n%s", out)
-				}
-			}
+				return hasLine(out, "100003 3 tcp 2050 nfs") && !strings.Contains(out, "20048") && !strings.Contains(out, "2049")
+			})
 			s.Set([]Mapping{{Addr: netip.MustParseAddr("::1"), Services: NFS(2049, 20048)}})
 			if c.socket != DefaultSocket {
 				await(t, s, "::1", ByNobody) // version 2 knows nothing of IPv6
 			}
 			s.Set(nil)
-			for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-				if out = run(t, "rpcinfo", "-p", "127.0.0.1"); !strings.Contains(out, "100003") {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatalf("taken back:\n%s", out)
-				}
-			}
+			until(t, said, func() bool {
+				out = run(t, "rpcinfo", "-p", "127.0.0.1")
+				return !strings.Contains(out, "100003")
+			})
 			s.Set(c.services)
 			await(t, s, "127.0.0.1", ByRPCBind)
 			stop()
@@ -390,16 +387,15 @@ func startRPCBind(t *testing.T) (stop func()) {
 		_ = cmd.Wait()
 	})
 	t.Cleanup(stop)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("tcp", "127.0.0.1:111")
-		if err == nil {
-			c.Close()
-			if _, err := os.Stat(DefaultSocket); err == nil {
-				return stop
-			}
+	var err error
+	until(t, func() string { return fmt.Sprintf("rpcbind does not answer: %v", err) }, func() bool {
+		var c net.Conn
+		if c, err = net.Dial("tcp", "127.0.0.1:111"); err != nil {
+			return false
 		}
-		if time.Now().After(end) {
-			t.Fatalf("rpcbind does not answer: %v", err)
-		}
-	}
+		c.Close()
+		_, err = os.Stat(DefaultSocket)
+		return err == nil
+	})
+	return stop
 }
