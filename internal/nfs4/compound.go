@@ -239,7 +239,21 @@ func (c *compound) stateidArg() (state.StateID, status) {
 	return c.curState, statusOK
 }
 
-func (c *compound) setCurrentState(sid state.StateID) { c.curState, c.curStateSet = sid, true }
+// regularAndStateid returns what an operation on a regular file by a stateid begins with.
+func (c *compound) regularAndStateid() (*volume.Inode, state.StateID, status) {
+	n, st := c.regular()
+	if st != statusOK {
+		return nil, state.StateID{}, st
+	}
+	sid, st := c.stateidArg()
+	return n, sid, st
+}
+
+// answerState appends a stateid4, which is the current one from here on.
+func (c *compound) answerState(sid state.StateID) {
+	c.curState, c.curStateSet = sid, true
+	c.encodeStateid(sid)
+}
 
 // encodeStateid appends a stateid4.
 func (c *compound) encodeStateid(sid state.StateID) {

@@ -17,11 +17,7 @@ const (
 
 // opRead is READ (RFC 8881 section 18.22). The data is read straight into the reply. Access times are not updated, as with noatime.
 func opRead(c *compound) status {
-	n, st := c.regular()
-	if st != statusOK {
-		return st
-	}
-	sid, st := c.stateidArg()
+	n, sid, st := c.regularAndStateid()
 	if st != statusOK {
 		return st
 	}

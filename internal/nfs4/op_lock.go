@@ -7,11 +7,7 @@ import (
 
 // opLock is LOCK (RFC 8881 section 18.10).
 func opLock(c *compound) status {
-	n, st := c.regular()
-	if st != statusOK {
-		return st
-	}
-	sid, st := c.stateidArg()
+	n, sid, st := c.regularAndStateid()
 	if st != statusOK {
 		return st
 	}
@@ -36,8 +32,7 @@ func opLock(c *compound) status {
 		return st
 	}
 	c.notify = append(c.notify, res.Notify...)
-	c.setCurrentState(res.StateID)
-	c.encodeStateid(res.StateID)
+	c.answerState(res.StateID)
 	return statusOK
 }
 
@@ -67,11 +62,7 @@ func opLockT(c *compound) status {
 
 // opLockU is LOCKU (RFC 8881 section 18.12).
 func opLockU(c *compound) status {
-	n, st := c.regular()
-	if st != statusOK {
-		return st
-	}
-	sid, st := c.stateidArg()
+	n, sid, st := c.regularAndStateid()
 	if st != statusOK {
 		return st
 	}
@@ -80,7 +71,6 @@ func opLockU(c *compound) status {
 		return st
 	}
 	c.notify = append(c.notify, notify...)
-	c.setCurrentState(sid)
-	c.encodeStateid(sid)
+	c.answerState(sid)
 	return statusOK
 }

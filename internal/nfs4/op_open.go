@@ -67,8 +67,7 @@ func opOpen(c *compound) status {
 		return st
 	}
 	c.setCurrent(g.fh)
-	c.setCurrentState(sid)
-	c.encodeStateid(sid)
+	c.answerState(sid)
 	if g.dir != nil {
 		c.changeInfo(g.dir)
 	} else {
@@ -271,11 +270,7 @@ func (c *compound) encodeNoDelegation(access uint32) {
 
 // opOpenDowngrade is OPEN_DOWNGRADE (RFC 8881 section 18.18).
 func opOpenDowngrade(c *compound) status {
-	n, st := c.regular()
-	if st != statusOK {
-		return st
-	}
-	sid, st := c.stateidArg()
+	n, sid, st := c.regularAndStateid()
 	if st != statusOK {
 		return st
 	}
@@ -287,18 +282,13 @@ func opOpenDowngrade(c *compound) status {
 	if st != statusOK {
 		return st
 	}
-	c.setCurrentState(sid)
-	c.encodeStateid(sid)
+	c.answerState(sid)
 	return statusOK
 }
 
 // opClose is CLOSE (RFC 8881 section 18.2).
 func opClose(c *compound) status {
-	n, st := c.regular()
-	if st != statusOK {
-		return st
-	}
-	sid, st := c.stateidArg()
+	n, sid, st := c.regularAndStateid()
 	if st != statusOK {
 		return st
 	}
