@@ -6,6 +6,7 @@ package gateway
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,9 @@ var ErrNotServing = errors.New("gateway: this node does not serve the volume now
 
 // ErrHangUp is returned for input that deserves no answer; the connection must be closed.
 var ErrHangUp = errors.New("gateway: not an RPC call")
+
+// ErrDamaged is returned by Read when this node's own copy could not be read.
+var ErrDamaged = errors.New("gateway: this node's copy of the volume is damaged")
 
 // Raft is what the gateway needs of a raft group.
 type Raft interface {
@@ -155,7 +159,7 @@ func (g *Gateway) admit(conn Conn, req *Request) (reply []byte, err error) {
 }
 
 // Read executes a request that does not mutate and appends the reply record to reply. ErrNotServing: nothing of what was appended may be sent; the caller may try again when
-// the node serves again.
+// the node serves again. ErrDamaged: the reply is the protocol's I/O error, and may be sent if no other replica can take over; where one can, it has the answer.
 func (g *Gateway) Read(conn Conn, req *Request, reply *xdr.Encoder) error {
 	start := reply.Len()
 	ready, err := g.admit(conn, req)
@@ -166,11 +170,14 @@ func (g *Gateway) Read(conn Conn, req *Request, reply *xdr.Encoder) error {
 		reply.Raw(ready)
 		return nil
 	}
-	g.cfg.Volume.Read(&req.Request, reply)
+	damage := g.cfg.Volume.Read(&req.Request, reply)
 	// The state that was read was current only if the lease was still held afterwards. An entry that failed half done stops the replica, but not before readers can see it.
 	if g.cfg.Volume.Failed() || !g.cfg.Raft.Serving() {
 		reply.Truncate(start)
 		return ErrNotServing
+	}
+	if damage != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, damage)
 	}
 	return nil
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/buildbarn/go-xdr/pkg/protocols/nfsv4"
+
 	"holdfast/internal/rpc"
+	"holdfast/internal/store"
 	"holdfast/internal/volume"
 	"holdfast/internal/xdr"
 )
@@ -100,6 +103,50 @@ func TestReadAfterFailedApply(t *testing.T) {
 	var reply xdr.Encoder
 	if err := h.g.Read(h.conn, h.decode(h.getattr(), false), &reply); !errors.Is(err, ErrNotServing) || reply.Len() != 0 {
 		t.Errorf("error %v and %d bytes of a reply", err, reply.Len())
+	}
+}
+
+// TestReadDamaged reads what the node's own disk does not give back any more: the caller learns of it, and decides whether the client hears of it.
+func TestReadDamaged(t *testing.T) {
+	const statusIO = 5
+	h := newHarness(t)
+	s := h.newSession()
+	lookup := func() []byte { // looks for a name that nobody has asked for yet, which no cache knows
+		return h.call(proc3Lookup, func(e *xdr.Encoder) { e.Opaque(h.fh); e.String("x") })
+	}
+	h.store.rotten = true
+	for _, tt := range []struct {
+		name   string
+		record []byte
+	}{
+		{"version 3", lookup()},
+		{"version 4", s.next(s.putfh(), &nfsv4.NfsArgop4_OP_LOOKUP{Oplookup: nfsv4.Lookup4args{Objname: "x"}})},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			req := h.decode(tt.record, false)
+			for range 2 { // it may be tried again
+				var e xdr.Encoder
+				if err := h.g.Read(h.conn, req, &e); !errors.Is(err, ErrDamaged) || !errors.Is(err, store.ErrUnreadable) {
+					t.Fatalf("error %v", err)
+				}
+				if st := h.status(e.Bytes()); st != statusIO {
+					t.Errorf("status %d", st)
+				}
+			}
+			// Who does not serve says nothing of its disk.
+			looks := 0
+			h.raft.serving = func() bool { looks++; return looks%2 == 1 }
+			defer func() { h.raft.serving = func() bool { return true } }()
+			var e xdr.Encoder
+			if err := h.g.Read(h.conn, req, &e); !errors.Is(err, ErrNotServing) || errors.Is(err, ErrDamaged) || e.Len() > 0 {
+				t.Errorf("error %v and %d bytes of a reply", err, e.Len())
+			}
+		})
+	}
+	var e xdr.Encoder
+	h.must(h.g.Read(h.conn, h.decode(h.getattr(), false), &e)) // what is in memory is whole
+	if _, err := h.volume.Apply(h.index+1, (&volume.Entry{Kind: volume.EntryCall, Rules: h.rules, Payload: h.mkdir("y")}).Encode()); !errors.Is(err, store.ErrUnreadable) {
+		t.Errorf("an entry that needs what cannot be read: %v", err)
 	}
 }
 

@@ -68,6 +68,19 @@ func (c *fakeConn) Call(context.Context, uint32, uint32, uint32, *rpc.Auth, []by
 func (c *fakeConn) Reply(record []byte)        { c.replies = append(c.replies, record) }
 func (c *fakeConn) RemoteAddr() netip.AddrPort { return c.addr }
 
+// rottenStore cannot be read any more once it is rotten.
+type rottenStore struct {
+	store.Store
+	rotten bool
+}
+
+func (s *rottenStore) Get(key []byte) ([]byte, error) {
+	if s.rotten {
+		return nil, store.ErrUnreadable
+	}
+	return s.Store.Get(key)
+}
+
 // harness is a gateway over a real volume on a store in memory, with raft, clock and connections in the test's hand.
 type harness struct {
 	t      testing.TB
@@ -75,6 +88,7 @@ type harness struct {
 	raft   *fakeRaft
 	clock  *fakeClock
 	volume *volume.Volume
+	store  *rottenStore
 	conn   *fakeConn
 	rules  []volume.Rule
 	full   bool
@@ -90,7 +104,8 @@ func newHarness(t testing.TB) *harness {
 	p4 := nfs4.New(nfs4.Config{Volume: testVolume, Name: "test"})
 	programs := []volume.Program{p4, nfs3.New(testVolume)}
 	var err error
-	h.volume, err = volume.Open(volume.Config{ID: testVolume, Name: "test", Store: store.NewMem(), Programs: programs})
+	h.store = &rottenStore{Store: store.NewMem()}
+	h.volume, err = volume.Open(volume.Config{ID: testVolume, Name: "test", Store: h.store, Programs: programs})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +173,7 @@ func (h *harness) record(vers, proc, xid uint32, args func(e *xdr.Encoder)) []by
 // Version 3 procedures (RFC 1813 section 3.3).
 const (
 	proc3GetAttr = 1
+	proc3Lookup  = 3
 	proc3Mkdir   = 9
 )
 

@@ -47,7 +47,7 @@ func (v *Volume) Apply(index uint64, entry []byte) (reply []byte, err error) {
 	}
 	v.cuts.publish()
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: apply entry %d: %w", v.name, index, err)
+		return nil, v.met(fmt.Errorf("volume %s: apply entry %d: %w", v.name, index, err), true)
 	}
 	return reply, nil
 }
@@ -67,7 +67,7 @@ func (v *Volume) AdvanceTo(index uint64) error {
 	tx := &v.tx
 	tx.begin(v, index, &Entry{}, nil)
 	if err := tx.publish(); err != nil {
-		return fmt.Errorf("volume %s: advance to %d: %w", v.name, index, err)
+		return v.met(fmt.Errorf("volume %s: advance to %d: %w", v.name, index, err), true)
 	}
 	return nil
 }

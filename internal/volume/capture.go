@@ -36,7 +36,7 @@ func (c *Capture) Sum(ctx context.Context) (sum Digest, stable bool, err error) 
 		err = closing
 	}
 	if err != nil {
-		return sum, false, fmt.Errorf("volume %s: checksum: %w", c.snap.v.name, err)
+		return sum, false, c.snap.v.met(fmt.Errorf("volume %s: checksum: %w", c.snap.v.name, err), false)
 	}
 	h.Sum(sum[:0])
 	return sum, stable, nil

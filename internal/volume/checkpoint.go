@@ -26,16 +26,16 @@ func (v *Volume) Checkpoint(ctx context.Context) (index uint64, err error) {
 		return index, nil
 	}
 	if err := v.store.SyncObjects(ctx); err != nil {
-		return 0, fmt.Errorf("volume %s: checkpoint: %w", v.name, err)
+		return 0, v.met(fmt.Errorf("volume %s: checkpoint: %w", v.name, err), true)
 	}
 	var b store.Batch
 	b.Set(keyCheckpoint, binary.BigEndian.AppendUint64(nil, index))
 	b.DeleteRange(effectsKey(last), effectsKey(index+1))
 	if err := v.store.Commit(&b); err != nil {
-		return 0, fmt.Errorf("volume %s: checkpoint: %w", v.name, err)
+		return 0, v.met(fmt.Errorf("volume %s: checkpoint: %w", v.name, err), true)
 	}
 	if err := v.store.FlushMeta(ctx); err != nil {
-		return 0, fmt.Errorf("volume %s: checkpoint: %w", v.name, err)
+		return 0, v.met(fmt.Errorf("volume %s: checkpoint: %w", v.name, err), true)
 	}
 	v.mu.Lock()
 	v.checkpoint = index

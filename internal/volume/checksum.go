@@ -26,7 +26,7 @@ func (v *Volume) Checksum(ctx context.Context) (index uint64, sum Digest, err er
 		err = closing
 	}
 	if err != nil {
-		return 0, sum, fmt.Errorf("volume %s: checksum: %w", v.name, err)
+		return 0, sum, v.met(fmt.Errorf("volume %s: checksum: %w", v.name, err), false)
 	}
 	h.Sum(sum[:0])
 	return snap.Index, sum, nil

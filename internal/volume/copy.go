@@ -73,7 +73,7 @@ func (v *Volume) BeginCopy(since uint64, watch func(p *Piece)) (*Copy, error) {
 	}
 	history, err := loadHistory(v.store)
 	if err != nil {
-		return nil, fmt.Errorf("volume %s: copy: %w", v.name, err)
+		return nil, v.met(fmt.Errorf("volume %s: copy: %w", v.name, err), false)
 	}
 	for _, h := range history {
 		if since > h.backup && since < h.restored {
@@ -118,11 +118,11 @@ func (c *Copy) Objects(ctx context.Context, yield func(p *Piece) error) error {
 	for {
 		page, more, err := c.nextPage()
 		if err != nil {
-			return fmt.Errorf("volume %s: copy objects: %w", c.v.name, err)
+			return c.v.met(fmt.Errorf("volume %s: copy objects: %w", c.v.name, err), false)
 		}
 		for _, ino := range page {
 			if err := c.object(ctx, ino, buf, yield); err != nil {
-				return fmt.Errorf("volume %s: copy object %d: %w", c.v.name, ino, err)
+				return c.v.met(fmt.Errorf("volume %s: copy object %d: %w", c.v.name, ino, err), false)
 			}
 		}
 		if !more {
@@ -241,7 +241,7 @@ func (c *Copy) Metadata(ctx context.Context, yield func(p *Piece) error) (err er
 		err = c.changedMetadata(ctx, yield)
 	}
 	if err != nil {
-		return fmt.Errorf("volume %s: copy metadata: %w", c.v.name, err)
+		return c.v.met(fmt.Errorf("volume %s: copy metadata: %w", c.v.name, err), false)
 	}
 	return nil
 }

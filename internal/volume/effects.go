@@ -161,7 +161,7 @@ func (v *Volume) Redo(index uint64, entry []byte) error {
 		err = decodeEffects(b, entry, func(op *objectOp) error { return op.run(v) })
 	}
 	if err != nil {
-		return fmt.Errorf("volume %s: redo entry %d: %w", v.name, index, err)
+		return v.met(fmt.Errorf("volume %s: redo entry %d: %w", v.name, index, err), true)
 	}
 	return nil
 }

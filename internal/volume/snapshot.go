@@ -72,7 +72,7 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	n, err := s.meta.WriteTo(w)
 	out.n += n
 	if err != nil {
-		return out.n, fmt.Errorf("volume %s: send metadata: %w", s.v.name, err)
+		return out.n, s.v.met(fmt.Errorf("volume %s: send metadata: %w", s.v.name, err), false)
 	}
 	objects := uint64(0)
 	err = scanInodes(s.meta, func(n *Inode) error {
@@ -83,7 +83,7 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 		return s.writeObject(out, n)
 	})
 	if err != nil {
-		return out.n, fmt.Errorf("volume %s: send objects: %w", s.v.name, err)
+		return out.n, s.v.met(fmt.Errorf("volume %s: send objects: %w", s.v.name, err), false)
 	}
 	out.frame(frameEnd, 0, objects, nil)
 	return out.n, out.err

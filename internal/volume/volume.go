@@ -30,6 +30,9 @@ type Config struct {
 	Name     string
 	Store    store.Store
 	Programs []Program
+	// Damaged is told each time that the replica's own store could not be read, in a request, a snapshot, a digest or a copy; stops says that it was in work without which the
+	// replica cannot go on, and ends. It is called by whoever met the damage, so it must neither wait nor use the volume. Nil: nobody is told.
+	Damaged func(err error, stops bool)
 }
 
 // Volume is one replica's copy of the state machine.
@@ -42,6 +45,7 @@ type Volume struct {
 	store    store.Store
 	programs []numbered
 	hash     func(name string) uint64 // of names; tests replace it to provoke collisions
+	damaged  func(err error, stops bool)
 	failed   atomic.Bool
 
 	// applying is held while an entry is applied, so that who holds it finds objects and metadata as some index has them. It comes before mu.
@@ -69,7 +73,7 @@ func Open(cfg Config) (*Volume, error) { return open(cfg, false) }
 
 // open is Open; restoring says to take the state for valid whatever it says itself.
 func open(cfg Config, restoring bool) (*Volume, error) {
-	v := &Volume{id: cfg.ID, name: cfg.Name, store: cfg.Store, hash: hashName}
+	v := &Volume{id: cfg.ID, name: cfg.Name, store: cfg.Store, hash: hashName, damaged: cfg.Damaged}
 	for _, p := range cfg.Programs {
 		prog, vers := p.Number()
 		v.programs = append(v.programs, numbered{p, prog, vers})
@@ -218,16 +222,19 @@ func (v *Volume) Clients() []netip.AddrPort {
 }
 
 // Read executes a request that does not mutate against the applied state, appending a whole reply record to reply. Safe for concurrent use.
-func (v *Volume) Read(req *Request, reply *xdr.Encoder) {
+//
+// An error means that this replica's own store could not be read. The reply then says so, in the protocol's words, but another replica may have a better one.
+func (v *Volume) Read(req *Request, reply *xdr.Encoder) error {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	if !v.valid {
 		rpc.AppendAccepted(reply, req.Call.XID, rpc.SystemErr)
-		return
+		return nil
 	}
 	tx := v.readTx(req.Time)
 	defer v.endRead(tx)
 	v.execute(tx, req, reply)
+	return v.met(tx.err, false)
 }
 
 // View runs fn with a read-only Tx on the applied state; on an invalid state with one that finds nothing.
@@ -237,6 +244,7 @@ func (v *Volume) View(fn func(tx *Tx)) {
 	tx := v.readTx(0)
 	defer v.endRead(tx)
 	fn(tx)
+	_ = v.met(tx.err, false) // fn has had it
 }
 
 // Warm reads what the entry's command will touch, as far as its program can tell, so that Apply does not wait for the disk. Safe for concurrent use.
