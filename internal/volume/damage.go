@@ -7,7 +7,9 @@ import (
 )
 
 // isDamage reports whether an error means that the replica's own store gave bad data or none.
-func isDamage(err error) bool { return errors.Is(err, store.ErrUnreadable) || errors.Is(err, errCorrupt) }
+func isDamage(err error) bool {
+	return errors.Is(err, store.ErrUnreadable) || errors.Is(err, errCorrupt)
+}
 
 // met passes on an error, and tells of it if it is damage. stops: the replica cannot go on after it.
 func (v *Volume) met(err error, stops bool) error {
