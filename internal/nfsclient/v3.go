@@ -331,35 +331,24 @@ func (f *v3File) Handle() Handle { return f.handle }
 func (f *v3File) Close(context.Context) error { return nil }
 
 func (f *v3File) Read(ctx context.Context, p []byte, off uint64) (n int, eof bool, err error) {
-	for n < len(p) && !eof {
-		part := p[n:min(len(p), n+f.v.readSize)]
-		got := 0
+	return readAll(p, off, f.v.readSize, func(part []byte, off uint64) (n int, eof bool, err error) {
 		err = f.v.call(ctx, proc3Read, 0, func(e *xdr.Encoder) {
 			e.String(string(f.handle))
-			e.Uint64(off + uint64(n))
+			e.Uint64(off)
 			e.Uint32(uint32(len(part)))
 		}, func(d *xdr.Decoder) {
 			decodePostAttr(d, new(Attr))
 			d.Uint32() // count, again in the data
 			eof = d.Bool()
-			got = copy(part, d.Opaque(uint32(len(part))))
+			n = copy(part, d.Opaque(uint32(len(part))))
 		})
-		if err != nil {
-			return n, false, err
-		}
-		if got == 0 && !eof {
-			return n, false, errors.New("nfsclient: READ: no data, and no end of file")
-		}
-		n += got
-	}
-	return n, eof, nil
+		return n, eof, err
+	})
 }
 
 func (f *v3File) Write(ctx context.Context, p []byte, off uint64, how Stability) error {
-	for len(p) > 0 {
-		part := p[:min(len(p), f.v.writeSize)]
-		var w written
-		err := f.v.call(ctx, proc3Write, len(part), func(e *xdr.Encoder) {
+	return f.writes.writeAll(p, off, f.v.writeSize, how, func(part []byte, off uint64) (w written, err error) {
+		err = f.v.call(ctx, proc3Write, len(part), func(e *xdr.Encoder) {
 			e.String(string(f.handle))
 			e.Uint64(off)
 			e.Uint32(uint32(len(part)))
@@ -369,15 +358,8 @@ func (f *v3File) Write(ctx context.Context, p []byte, off uint64, how Stability)
 			skipWCC(d)
 			w.decode(d)
 		})
-		if err == nil {
-			err = f.writes.wrote(w, len(part), how)
-		}
-		if err != nil {
-			return err
-		}
-		p, off = p[w.count:], off+uint64(w.count)
-	}
-	return nil
+		return w, err
+	})
 }
 
 func (f *v3File) Commit(ctx context.Context) error {

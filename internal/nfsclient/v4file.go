@@ -3,7 +3,6 @@ package nfsclient
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -142,40 +141,29 @@ func (f *V4File) Close(ctx context.Context) error {
 
 // Read reads from the file.
 func (f *V4File) Read(ctx context.Context, p []byte, off uint64) (n int, eof bool, err error) {
-	for n < len(p) && !eof {
-		part := p[n:min(len(p), n+f.v.readSize)]
-		var got int
+	return readAll(p, off, f.v.readSize, func(part []byte, off uint64) (n int, eof bool, err error) {
 		err = f.v.session.do(ctx, request{build: func(c *compound) {
 			c.putFH(f.handle)
 			c.op(opRead)
 			f.open.encode(c.Encoder)
-			c.Uint64(off + uint64(n))
+			c.Uint64(off)
 			c.Uint32(uint32(len(part)))
 		}, parse: func(r *results) error {
 			if err := r.skip(opPutFH, opRead); err != nil {
 				return err
 			}
 			eof = r.Bool()
-			got = copy(part, r.Opaque(uint32(len(part))))
+			n = copy(part, r.Opaque(uint32(len(part))))
 			return r.check()
 		}})
-		if err != nil {
-			return n, false, err
-		}
-		if got == 0 && !eof {
-			return n, false, errors.New("nfsclient: READ: no data, and no end of file")
-		}
-		n += got
-	}
-	return n, eof, nil
+		return n, eof, err
+	})
 }
 
 // Write writes to the file.
 func (f *V4File) Write(ctx context.Context, p []byte, off uint64, how Stability) error {
-	for len(p) > 0 {
-		part := p[:min(len(p), f.v.writeSize)]
-		var w written
-		err := f.v.session.do(ctx, request{mutates: true, bytes: len(part), build: func(c *compound) {
+	return f.writes.writeAll(p, off, f.v.writeSize, how, func(part []byte, off uint64) (w written, err error) {
+		err = f.v.session.do(ctx, request{mutates: true, bytes: len(part), build: func(c *compound) {
 			c.putFH(f.handle)
 			c.mainOp(opWrite)
 			f.open.encode(c.Encoder)
@@ -189,15 +177,8 @@ func (f *V4File) Write(ctx context.Context, p []byte, off uint64, how Stability)
 			w.decode(r.Decoder)
 			return r.check()
 		}})
-		if err == nil {
-			err = f.writes.wrote(w, len(part), how)
-		}
-		if err != nil {
-			return err
-		}
-		p, off = p[w.count:], off+uint64(w.count)
-	}
-	return nil
+		return w, err
+	})
 }
 
 // Commit makes unstable writes stable.

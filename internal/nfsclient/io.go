@@ -1,11 +1,27 @@
 package nfsclient
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
 	"holdfast/internal/xdr"
 )
+
+// readAll reads into p, by READs of up to size bytes, until it is full or the file ends.
+func readAll(p []byte, off uint64, size int, read func(part []byte, off uint64) (n int, eof bool, err error)) (n int, eof bool, err error) {
+	for n < len(p) && !eof {
+		var got int
+		if got, eof, err = read(p[n:min(len(p), n+size)], off+uint64(n)); err != nil {
+			return n, false, err
+		}
+		if got == 0 && !eof {
+			return n, false, errors.New("nfsclient: READ: no data, and no end of file")
+		}
+		n += got
+	}
+	return n, eof, nil
+}
 
 // written is the result of a WRITE.
 type written struct {
@@ -26,6 +42,22 @@ type writeState struct {
 	unstable bool
 	mixed    bool // writes were answered with different verifiers
 	verifier [verifierBytes]byte
+}
+
+// writeAll writes all of p, by WRITEs of up to size bytes, which may be answered for fewer bytes than they hold.
+func (s *writeState) writeAll(p []byte, off uint64, size int, how Stability, write func(part []byte, off uint64) (written, error)) error {
+	for len(p) > 0 {
+		part := p[:min(len(p), size)]
+		w, err := write(part, off)
+		if err == nil {
+			err = s.wrote(w, len(part), how)
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[w.count:], off+uint64(w.count)
+	}
+	return nil
 }
 
 // wrote notes an answered WRITE of n bytes and checks the answer against what was asked for.
