@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/internal/cluster"
 	"holdfast/internal/config"
 	"holdfast/internal/identity"
 	"holdfast/internal/join"
@@ -96,6 +97,9 @@ Exit code: 0 when this machine is a node, and answers if it was started; 1 other
 				return err
 			}
 			opts := join.Options{Data: o.dataDir(), Name: flags.name, Peer: flags.peer, Zone: flags.zone, Release: o.release}
+			if witness {
+				opts.Role = cluster.RoleWitness
+			}
 			id, err := asking(cmd.Context(), o, "asking the cluster to let this machine in", func(ctx context.Context) (*identity.Identity, error) {
 				return join.Join(ctx, withPort(args[0]), secret, opts)
 			})
@@ -103,7 +107,7 @@ Exit code: 0 when this machine is a node, and answers if it was started; 1 other
 				return err
 			}
 			o.sayf("this machine is node %s of cluster %s, a %s node, which others reach at %s", id.Name, id.ClusterName, id.Role, id.PeerAddress)
-			if witness && id.Role != identity.RoleWitness {
+			if witness && id.Role != identity.RoleWitness { // a node of an earlier release has not looked at what was asked for
 				return fmt.Errorf("the token was one for a data node, and so this machine is one. If that is not meant: `holdfast node remove %s` on another node, "+
 					"delete %s, and join with a token from `holdfast node add --role witness`", id.Name, o.dataDir())
 			}
@@ -111,7 +115,7 @@ Exit code: 0 when this machine is a node, and answers if it was started; 1 other
 		},
 	}
 	cmd.Flags().StringVar(&token, "token", "", "the `token`, a file that holds it, or - for standard input")
-	cmd.Flags().BoolVar(&witness, "witness", false, "this machine is to be a witness: fail if the token is not one for a witness")
+	cmd.Flags().BoolVar(&witness, "witness", false, "this machine is to be a witness: do nothing if the token is not one for a witness")
 	flags.register(cmd)
 	return cmd
 }

@@ -72,6 +72,11 @@ func (f *fakeNode) admit(_ context.Context, r *join.Request) (*join.Response, er
 	if err != nil {
 		return nil, err
 	}
+	if t := f.machine.State().Token(token.ID); t != nil {
+		if err := r.CheckRole(t.Role); err != nil {
+			return nil, err
+		}
+	}
 	node := cluster.Node{Name: r.Name, Peer: r.Peer, Zone: r.Zone, Release: r.Release, MaxVersion: r.MaxVersion}
 	res := f.apply(r.Name, cluster.Command{AddNode: &cluster.AddNode{Token: token.ID, Hash: token.Hash(), Node: node}})
 	if err := res.Err(); err != nil {
@@ -89,6 +94,12 @@ func (f *fakeNode) admit(_ context.Context, r *join.Request) (*join.Response, er
 		resp.ClusterKey = make([]byte, identity.ClusterKeyBytes)
 	}
 	return resp, nil
+}
+
+// lastToken is the id of the newest token.
+func (f *fakeNode) lastToken() string {
+	tokens := f.machine.State().Tokens
+	return tokens[len(tokens)-1].ID
 }
 
 // TestElsewhere makes a certificate, and uses it to talk to a node over the network.
@@ -157,7 +168,7 @@ func TestJoin(t *testing.T) {
 		{"data", "", token(cluster.RoleData), []string{"--token", "-", "--peer", "10.0.0.20:7430", "--zone", "rack2"}, ExitOK, "node data of cluster office, a data node"},
 		{"file", token(cluster.RoleData), "", []string{"--peer", "10.0.0.21:7420"}, ExitOK, "holdfast serve --data "},
 		{"witness", "", token(cluster.RoleWitness), []string{"--token", "-", "--witness", "--peer", "10.0.0.22:7420"}, ExitOK, "a witness node"},
-		{"wrong", "", token(cluster.RoleData), []string{"--token", "-", "--witness", "--peer", "10.0.0.23:7420"}, ExitFailed, "holdfast node remove wrong"},
+		{"wrong", "", token(cluster.RoleData), []string{"--token", "-", "--witness", "--peer", "10.0.0.23:7420"}, ExitFailed, "nothing was done"},
 		{"used", "", "", []string{"--token", "-", "--peer", "10.0.0.24:7420"}, ExitFailed, "the token is not known"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -171,7 +182,7 @@ func TestJoin(t *testing.T) {
 			}
 			if tt.name == "used" {
 				tt.in = token(cluster.RoleData)
-				if res := f.apply("test", cluster.Command{RemoveToken: &cluster.RemoveToken{ID: f.machine.State().Tokens[0].ID}}); res.Err() != nil {
+				if res := f.apply("test", cluster.Command{RemoveToken: &cluster.RemoveToken{ID: f.lastToken()}}); res.Err() != nil {
 					t.Fatal(res.Err())
 				}
 			}

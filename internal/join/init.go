@@ -26,6 +26,8 @@ type Options struct {
 	Cluster string
 	// Zone is what fails together with the node.
 	Zone string
+	// Role is what Join is to make of this machine; empty: whatever the token is for.
+	Role cluster.Role
 	// Release is what the node runs.
 	Release string
 	// Timing is the cluster's, for Init; the defaults unless given.
@@ -128,7 +130,8 @@ func LoadHints(data string) (Hints, error) {
 	return h, err
 }
 
-// complete fills in what is not given, and refuses a folder that belongs to a cluster. toward is an address of the cluster that the machine shall reach, if any.
+// complete fills in what is not given, and refuses what could not work later: a folder that belongs to a cluster or cannot be written to, an address that others cannot
+// reach, a port that is taken. toward is an address of the cluster that the machine shall reach, if any.
 func (o *Options) complete(toward string) error {
 	if o.Data == "" {
 		return errors.New("a node needs a data folder")
@@ -139,8 +142,8 @@ func (o *Options) complete(toward string) error {
 	case !errors.Is(err, identity.ErrNone):
 		return err
 	}
-	if err := os.MkdirAll(Dir(o.Data), 0o700); err != nil {
-		return fmt.Errorf("make the data folder: %w", err)
+	if err := makeFolder(o.Data); err != nil {
+		return err
 	}
 	if o.Name == "" {
 		host, err := os.Hostname()
@@ -157,6 +160,22 @@ func (o *Options) complete(toward string) error {
 		return err
 	}
 	o.Peer = peer
+	return checkPeer(peer, toward)
+}
+
+// makeFolder makes the data folder, and makes sure that something can be written there.
+func makeFolder(data string) error {
+	dir := Dir(data)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	f, err := os.CreateTemp(dir, "probe-*")
+	if err != nil {
+		return fmt.Errorf("write to the data folder: %w", err)
+	}
+	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("write to the data folder: %w", err)
+	}
 	return nil
 }
 

@@ -19,14 +19,25 @@ import (
 
 // Request is what a machine that wants to join sends.
 type Request struct {
-	Token      string `json:"token"`
-	Name       string `json:"name"`
-	Peer       string `json:"peer"`
-	Zone       string `json:"zone,omitempty"`
-	Release    string `json:"release"`
-	MaxVersion uint32 `json:"max_version"`
+	Token string `json:"token"`
+	Name  string `json:"name"`
+	Peer  string `json:"peer"`
+	Zone  string `json:"zone,omitempty"`
+	// Role is what the machine is to become, where whoever sits at it has said so; it must be the token's then.
+	Role       cluster.Role `json:"role,omitempty"`
+	Release    string       `json:"release"`
+	MaxVersion uint32       `json:"max_version"`
 	// CSR is the certificate request (PEM).
 	CSR string `json:"csr"`
+}
+
+// CheckRole refuses a machine that is to become something else than its token is for.
+func (r *Request) CheckRole(token cluster.Role) error {
+	if r.Role == "" || r.Role == token {
+		return nil
+	}
+	return fmt.Errorf("the token is one for a %s node, and this machine is to be a %s node: nothing was done. Make a token of the right kind with `holdfast node add --role %s`, or join as what this one is for",
+		token, r.Role, r.Role)
 }
 
 // Response is what it gets.
@@ -74,7 +85,7 @@ func Join(ctx context.Context, address, token string, o Options) (*identity.Iden
 	if err != nil {
 		return nil, err
 	}
-	req := Request{Token: token, Name: o.Name, Peer: o.Peer, Zone: o.Zone, Release: o.Release, MaxVersion: cluster.MaxVersion, CSR: string(csr)}
+	req := Request{Token: token, Name: o.Name, Peer: o.Peer, Zone: o.Zone, Role: o.Role, Release: o.Release, MaxVersion: cluster.MaxVersion, CSR: string(csr)}
 	resp, err := ask(ctx, address, t, &req)
 	if err != nil {
 		return nil, err

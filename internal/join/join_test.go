@@ -124,6 +124,11 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
 	for _, tt := range []struct {
 		name       string
 		o          Options
@@ -135,11 +140,17 @@ func TestOptions(t *testing.T) {
 		{"IPv6", Options{Name: "x", Peer: "fd00::1"}, "x", "[fd00::1]:7420", ""},
 		{"the host's name", Options{Peer: "10.0.0.1"}, shortName(host), "10.0.0.1:7420", ""},
 		{"every address", Options{Name: "x", Peer: "0.0.0.0:7420"}, "", "", "no address that other nodes can reach"},
+		{"itself", Options{Name: "x", Peer: "127.0.0.1:7420"}, "", "", "is this machine itself"},
+		{"another's port", Options{Name: "x", Peer: taken.Addr().String()}, "", "", "listens at " + taken.Addr().String() + " already"},
 		{"a bad name", Options{Name: "x y", Peer: "10.0.0.1"}, "", "", "--name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.o.Data = t.TempDir()
-			err := tt.o.complete("")
+			toward := ""
+			if tt.name == "itself" {
+				toward = "10.0.0.1:7420"
+			}
+			err := tt.o.complete(toward)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("error %v, want one with %q", err, tt.err)
@@ -150,5 +161,43 @@ func TestOptions(t *testing.T) {
 				t.Errorf("%+v, %v", tt.o, err)
 			}
 		})
+	}
+}
+
+// TestDataFolder wants to hear of a folder that nothing can be written to before anybody is asked.
+func TestDataFolder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, token := initial(t)
+	asked := member(t, firstOf(initial(t)), func(context.Context, *Request) (*Response, error) {
+		t.Error("the cluster was asked")
+		return nil, errors.New("asked")
+	})
+	for _, data := range []string{file, "/proc/1"} {
+		if _, err := Join(t.Context(), asked, token, Options{Data: data, Name: "b", Peer: "127.0.0.1:2"}); err == nil || !strings.Contains(err.Error(), data) {
+			t.Errorf("%s: error %v", data, err)
+		}
+	}
+}
+
+func firstOf(dir string, _ *identity.CA, _ string) string { return dir }
+
+func TestCheckRole(t *testing.T) {
+	for _, tt := range []struct {
+		wants, token cluster.Role
+		ok           bool
+	}{
+		{"", cluster.RoleData, true},
+		{"", cluster.RoleWitness, true},
+		{cluster.RoleWitness, cluster.RoleWitness, true},
+		{cluster.RoleWitness, cluster.RoleData, false},
+		{cluster.RoleData, cluster.RoleWitness, false},
+	} {
+		r := Request{Role: tt.wants}
+		if err := r.CheckRole(tt.token); (err == nil) != tt.ok {
+			t.Errorf("a machine that is to be %q, with a token for %q: %v", tt.wants, tt.token, err)
+		}
 	}
 }

@@ -1,10 +1,12 @@
 package join
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 )
 
 // shortName is the first label of a host's name.
@@ -31,6 +33,26 @@ func peerAddress(given, toward string) (string, error) {
 		return "", fmt.Errorf("%s is no address that other nodes can reach: give one with --peer", host)
 	}
 	return net.JoinHostPort(host, port), nil
+}
+
+// checkPeer refuses an address at which the other nodes could not reach this one.
+func checkPeer(peer, toward string) error {
+	own, err := netip.ParseAddrPort(peer)
+	if err != nil {
+		return nil // a name, of which the other nodes know more
+	}
+	host, _, _ := net.SplitHostPort(toward)
+	if other, err := netip.ParseAddr(host); err == nil && own.Addr().IsLoopback() && !other.IsLoopback() {
+		return fmt.Errorf("%s is this machine itself for every node, so that the one at %s cannot reach this one there: give an address of the network with --peer", own.Addr(), toward)
+	}
+	ln, err := net.Listen("tcp", peer)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("another process of this machine listens at %s already: end that one, or give this node another port with --peer and `listen` in its file", peer)
+	}
+	if err != nil {
+		return nil // the others may reach it at an address that this machine does not have itself
+	}
+	return ln.Close()
 }
 
 // anywhere is an address of the networks for documentation (RFC 5737): nothing is sent to it, it stands for what the default route leads to.

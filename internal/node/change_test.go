@@ -441,7 +441,7 @@ func TestBackup(t *testing.T) {
 // TestCertificates uses the API from elsewhere, with an administrator's certificate, until that is revoked.
 func TestCertificates(t *testing.T) {
 	checkGoroutines(t)
-	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData, cluster.RoleWitness}})
+	c := newCluster(t, clusterOptions{roles: twoAndWitness})
 	key, err := identity.NewKey()
 	if err != nil {
 		t.Fatal(err)
@@ -453,7 +453,7 @@ func TestCertificates(t *testing.T) {
 	var r api.CertificateResult
 	await(t, testTimeout, func() bool {
 		// The witness cannot sign, and asks.
-		r, err = c.nodes[1].api().AdminCertificate(c.context(), api.CertificateRequest{Name: "me", Lifetime: time.Hour, Request: string(request)})
+		r, err = c.nodes[2].api().AdminCertificate(c.context(), api.CertificateRequest{Name: "me", Lifetime: time.Hour, Request: string(request)})
 		return err == nil
 	}, func() string { return fmt.Sprint(err) })
 	creds, err := identity.NewCredentials([]byte(r.Certificate), key, []byte(r.CA))
@@ -481,7 +481,7 @@ func TestCertificates(t *testing.T) {
 		return err != nil
 	}, func() string { return "a revoked certificate is accepted" })
 	// A node's certificate is renewed with the same key, by a data node.
-	n, err := identity.Load(identity.Dir(c.nodes[1].dir))
+	n, err := identity.Load(identity.Dir(c.nodes[2].dir))
 	if err != nil {
 		t.Fatal(err)
 	}

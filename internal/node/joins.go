@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"holdfast/internal/api"
@@ -51,6 +53,9 @@ func (n *Node) admit(ctx context.Context, r *join.Request) (*join.Response, erro
 		}
 		return resp, fmt.Errorf("node %s is a witness, which cannot let others in: ask a data node", n.id.Name)
 	}
+	if err := n.checkJoin(ctx, t, r); err != nil {
+		return nil, err
+	}
 	result, err := n.cluster.do(ctx, "token "+t.ID, cluster.Command{AddNode: &cluster.AddNode{
 		Token: t.ID, Hash: t.Hash(),
 		Node: cluster.Node{Name: r.Name, Peer: r.Peer, Zone: r.Zone, Release: r.Release, MaxVersion: r.MaxVersion},
@@ -81,6 +86,72 @@ func (n *Node) admit(ctx context.Context, r *join.Request) (*join.Response, erro
 	return resp, nil
 }
 
+// checkJoin refuses a machine that asks for what its token is not for, and a witness that is of no use: the cluster itself would take both.
+func (n *Node) checkJoin(ctx context.Context, t identity.Token, r *join.Request) error {
+	known := n.awaitToken(ctx, t.ID)
+	if known == nil || subtle.ConstantTimeCompare(t.Hash(), known.Hash) != 1 {
+		if r.Role == "" {
+			return nil // the cluster has the last word
+		}
+		return errors.New("the token is not known here: it was used, withdrawn, or belongs to another cluster. Make one with `holdfast node add` on a node of the cluster")
+	}
+	if err := r.CheckRole(known.Role); err != nil {
+		return err
+	}
+	if known.Role == cluster.RoleWitness && known.Replaces == "" {
+		return witnessUse(n.cluster.state(), time.Now())
+	}
+	return nil
+}
+
+// awaitToken returns a token as the cluster knows it. This node may hear of it a moment later than the one that made it.
+func (n *Node) awaitToken(ctx context.Context, id string) *cluster.Token {
+	limited, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	for {
+		changed := n.cluster.changes.wait()
+		if t := n.cluster.state().Token(id); t != nil {
+			return t
+		}
+		select {
+		case <-changed:
+		case <-limited.Done():
+			return nil
+		}
+	}
+}
+
+// witnessUse says why a witness would be of no use in a cluster, or do harm, and what to do instead. Data nodes for which there are tokens count as well, so that it does
+// not matter in which order machines join.
+func witnessUse(s *cluster.State, now time.Time) error {
+	data, coming := 0, 0
+	for i := range s.Nodes {
+		m := &s.Nodes[i]
+		switch {
+		case m.Leaving:
+		case m.Role == cluster.RoleData:
+			data++
+		default:
+			return api.Errorf(http.StatusConflict, "node %s is the witness already, and a cluster has one. If another machine is to take its place: `holdfast node replace %s`", m.Name, m.Name)
+		}
+	}
+	for i := range s.Tokens {
+		if t := &s.Tokens[i]; t.Role == cluster.RoleData && t.Replaces == "" && t.Expires.After(now) {
+			coming++
+		}
+	}
+	twoCopies := slices.ContainsFunc(s.Volumes, func(v cluster.Volume) bool { return v.Spec.Copies == 2 || len(v.Spec.Nodes) == 2 })
+	switch {
+	case data+coming < 2:
+		return api.Errorf(http.StatusConflict, "the cluster has one data node, beside which a witness is only one more machine that must be up. "+
+			"Add the second data node first (`holdfast node add`), then the witness")
+	case data%2 == 1 && (coming == 0 || (data+coming)%2 == 1) && !twoCopies:
+		return api.Errorf(http.StatusConflict, "the cluster has %d data nodes, an odd number, and no volume with two copies: a witness would make it even, so that more nodes must be up, and survive no more losses. "+
+			"It needs none; more losses are survived with more data nodes (`holdfast node add`)", data)
+	}
+	return nil
+}
+
 // sign makes a node's certificate.
 func (n *Node) sign(request string, number uint64, name string) ([]byte, error) {
 	ca, err := n.authority()
@@ -105,6 +176,11 @@ func (n *Node) Token(ctx context.Context, by string, r api.TokenRequest) (api.To
 	s, err := n.cluster.made(ctx)
 	if err != nil {
 		return api.TokenResult{}, err
+	}
+	if r.Role == string(cluster.RoleWitness) && r.Replaces == "" {
+		if err := witnessUse(s, time.Now()); err != nil {
+			return api.TokenResult{}, err
+		}
 	}
 	cas, err := identity.ParseCertificates([]byte(s.CA))
 	if err != nil {
