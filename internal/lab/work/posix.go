@@ -55,7 +55,7 @@ func (s *scene) path(name string) string { return filepath.Join(s.dir, name) }
 func posix(ctx context.Context, args PosixArgs, emit func(any)) ([]Outcome, error) {
 	unix.Umask(0)
 	var all []Outcome
-	for _, list := range [][]check{fileChecks, spaceChecks, nameChecks, directoryChecks, permissionChecks} {
+	for _, list := range [][]check{fileChecks, attributeChecks, spaceChecks, nameChecks, directoryChecks, permissionChecks} {
 		for _, c := range list {
 			if ctx.Err() != nil {
 				return all, ctx.Err()
@@ -160,13 +160,21 @@ func dropCaches() error {
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
-// sameContent compares a file, as the server has it, with what it should hold.
+// sameContent compares a file with what it should hold.
 func sameContent(path string, want []byte) error {
 	got, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	return compare(path, got, want)
+}
+
+// sameOnServer is sameContent of the file as the server has it.
+func sameOnServer(path string, want []byte) error {
+	if err := dropCaches(); err != nil {
+		return err
+	}
+	return sameContent(path, want)
 }
 
 func compare(what string, got, want []byte) error {

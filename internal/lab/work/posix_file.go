@@ -6,7 +6,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,9 +21,6 @@ var fileChecks = []check{
 	{"create-without-permission", "", checkCreateModeZero},
 	{"unlink-while-open", "", checkUnlinkOpen},
 	{"rename-over-open", "", checkRenameOverOpen},
-	{"timestamps", "", checkTimestamps},
-	{"time-updates", "", checkTimeUpdates},
-	{"statfs", "", checkStatfs},
 }
 
 func checkWriteRead(s *scene) error {
@@ -37,10 +33,7 @@ func checkWriteRead(s *scene) error {
 		if err := sameContent(name, data); err != nil {
 			return fmt.Errorf("from the cache: %w", err)
 		}
-		if err := dropCaches(); err != nil {
-			return err
-		}
-		if err := sameContent(name, data); err != nil {
+		if err := sameOnServer(name, data); err != nil {
 			return fmt.Errorf("from the server: %w", err)
 		}
 		st, err := stat(name)
@@ -54,13 +47,18 @@ func checkWriteRead(s *scene) error {
 	return nil
 }
 
+// writeAndOpen makes a file in one go and opens it for what a check does next.
+func writeAndOpen(name string, content []byte) (*os.File, error) {
+	if err := os.WriteFile(name, content, 0o644); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(name, os.O_RDWR, 0)
+}
+
 func checkOverwrite(s *scene) error {
 	name := s.path("f")
 	want := pattern(1, 300000)
-	if err := os.WriteFile(name, want, 0o644); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := writeAndOpen(name, want)
 	if err != nil {
 		return err
 	}
@@ -78,10 +76,7 @@ func checkOverwrite(s *scene) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := dropCaches(); err != nil {
-		return err
-	}
-	return sameContent(name, want)
+	return sameOnServer(name, want)
 }
 
 func checkAppend(s *scene) error {
@@ -108,10 +103,7 @@ func checkAppend(s *scene) error {
 			return err
 		}
 	}
-	if err := dropCaches(); err != nil {
-		return err
-	}
-	return sameContent(name, want)
+	return sameOnServer(name, want)
 }
 
 func checkTruncate(s *scene) error {
@@ -129,10 +121,7 @@ func checkTruncate(s *scene) error {
 		} else {
 			data = append(data, make([]byte, size-len(data))...)
 		}
-		if err := dropCaches(); err != nil {
-			return err
-		}
-		if err := sameContent(name, data); err != nil {
+		if err := sameOnServer(name, data); err != nil {
 			return fmt.Errorf("after truncating to %d: %w", size, err)
 		}
 	}
@@ -150,10 +139,7 @@ func checkTruncate(s *scene) error {
 func checkMmap(s *scene) error {
 	name := s.path("f")
 	want := pattern(3, 3*4096+100)
-	if err := os.WriteFile(name, want, 0o644); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := writeAndOpen(name, want)
 	if err != nil {
 		return err
 	}
@@ -174,10 +160,7 @@ func checkMmap(s *scene) error {
 	if err := unix.Munmap(m); err != nil {
 		return err
 	}
-	if err := dropCaches(); err != nil {
-		return err
-	}
-	return sameContent(name, want)
+	return sameOnServer(name, want)
 }
 
 func checkDirect(s *scene) error {
@@ -265,10 +248,7 @@ func checkCreateModeZero(s *scene) error {
 func checkUnlinkOpen(s *scene) error {
 	name := s.path("f")
 	want := pattern(9, 100000)
-	if err := os.WriteFile(name, want, 0o644); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := writeAndOpen(name, want)
 	if err != nil {
 		return err
 	}
@@ -331,114 +311,4 @@ func checkRenameOverOpen(s *scene) error {
 		return err
 	}
 	return sameContent(s.path("target"), newData)
-}
-
-func checkTimestamps(s *scene) error {
-	name := s.path("f")
-	if err := touch(name, 0o644); err != nil {
-		return err
-	}
-	set := func(atime, mtime unix.Timespec) error {
-		return unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{atime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
-	}
-	want := [2]unix.Timespec{{Sec: 1_000_000_007, Nsec: 123_456_789}, {Sec: 1_700_000_001, Nsec: 987_654_321}}
-	if err := set(want[0], want[1]); err != nil {
-		return fmt.Errorf("utimensat: %w", err)
-	}
-	verify := func(when string) error {
-		if err := dropCaches(); err != nil {
-			return err
-		}
-		st, err := stat(name)
-		if err == nil && (st.Atim != want[0] || st.Mtim != want[1]) {
-			err = fmt.Errorf("%s: times are %v %v, want %v %v", when, st.Atim, st.Mtim, want[0], want[1])
-		}
-		return err
-	}
-	if err := verify("after setting both"); err != nil {
-		return err
-	}
-	want[1] = unix.Timespec{Sec: 5, Nsec: 1}
-	if err := set(unix.Timespec{Nsec: unix.UTIME_OMIT}, want[1]); err != nil {
-		return err
-	}
-	if err := verify("after setting the modification time"); err != nil {
-		return err
-	}
-	if err := set(unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Nsec: unix.UTIME_NOW}); err != nil {
-		return err
-	}
-	st, err := stat(name)
-	if err != nil {
-		return err
-	}
-	if age := time.Since(time.Unix(st.Mtim.Unix())); age < -time.Minute || age > time.Minute {
-		return fmt.Errorf("UTIME_NOW set the time to %v ago", age)
-	}
-	return nil
-}
-
-// checkTimeUpdates: which action moves which time.
-func checkTimeUpdates(s *scene) error {
-	name := s.path("f")
-	if err := touch(name, 0o644); err != nil {
-		return err
-	}
-	actions := []struct {
-		what         string
-		act          func() error
-		path         string
-		mtime, ctime bool
-	}{
-		{"write", func() error { return os.WriteFile(name, []byte("x"), 0) }, name, true, true},
-		{"chmod", func() error { return os.Chmod(name, 0o600) }, name, false, true},
-		{"chown", func() error { return os.Chown(name, 1, 1) }, name, false, true},
-		{"link", func() error { return os.Link(name, s.path("l")) }, name, false, true},
-		{"truncate", func() error { return os.Truncate(name, 100) }, name, true, true},
-		{"create in folder", func() error { return touch(s.path("g"), 0o644) }, s.dir, true, true},
-		{"remove from folder", func() error { return os.Remove(s.path("g")) }, s.dir, true, true},
-		{"stat", func() error { _, err := stat(name); return err }, name, false, false},
-	}
-	for _, a := range actions {
-		if err := dropCaches(); err != nil {
-			return err
-		}
-		before, err := stat(a.path)
-		if err != nil {
-			return err
-		}
-		// Time stamps may be as coarse as a tick of the server's kernel; the step has to be seen.
-		time.Sleep(12 * time.Millisecond)
-		if err := a.act(); err != nil {
-			return fmt.Errorf("%s: %w", a.what, err)
-		}
-		if err := dropCaches(); err != nil {
-			return err
-		}
-		after, err := stat(a.path)
-		if err != nil {
-			return err
-		}
-		if moved := after.Mtim != before.Mtim; moved != a.mtime {
-			return fmt.Errorf("%s: modification time moved: %v, want %v", a.what, moved, a.mtime)
-		}
-		if moved := after.Ctim != before.Ctim; moved != a.ctime {
-			return fmt.Errorf("%s: change time moved: %v, want %v", a.what, moved, a.ctime)
-		}
-	}
-	return nil
-}
-
-func checkStatfs(s *scene) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.dir, &st); err != nil {
-		return fmt.Errorf("statfs: %w", err)
-	}
-	if st.Type != unix.NFS_SUPER_MAGIC || st.Namelen != 255 {
-		return fmt.Errorf("type %#x, longest name %d", st.Type, st.Namelen)
-	}
-	if st.Bsize <= 0 || st.Blocks == 0 || st.Bavail == 0 || st.Bavail > st.Blocks || st.Ffree > st.Files || st.Files == 0 {
-		return fmt.Errorf("implausible: %+v", st)
-	}
-	return nil
 }
