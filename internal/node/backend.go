@@ -228,6 +228,8 @@ func (s *service) transfer(ctx context.Context, to string) (api.TransferResult, 
 			return none, api.Errorf(http.StatusConflict, "node %s keeps no copy of volume %s, which is on %v", to, s.name, s.members(v))
 		case target.Number == n.id.Node:
 			return api.TransferResult{Volume: s.name, From: to, To: to}, nil
+		case target.Standby || target.Leaving:
+			return none, api.Errorf(http.StatusConflict, "node %s is in standby or about to be removed, and would hand volume %s over at once: `holdfast unstandby %s` first", to, s.name, to)
 		}
 		number = target.Number
 	}

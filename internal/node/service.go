@@ -283,6 +283,7 @@ func (s *service) lead(term uint64) {
 	s.leader.announce(s.node.id.Node)
 	s.leading.Go(func() { front.Run(ctx) })
 	s.leading.Go(func() { s.govern(ctx, term) })
+	s.leading.Go(func() { s.noteTakeover(ctx, s.leader.former()) })
 	s.door.open(ctx)
 	s.log.Info("this node serves the volume now", "term", term, "address", s.spec.Load().MountAddr().String())
 }
@@ -390,6 +391,7 @@ func pause(ctx context.Context, d time.Duration) {
 type leaderState struct {
 	mu      sync.Mutex
 	node    uint64
+	before  uint64        // who was the last leader before; 0 if none is known
 	changed chan struct{} // closed at the next change
 }
 
@@ -401,6 +403,13 @@ func (l *leaderState) get() (uint64, <-chan struct{}) {
 		l.changed = make(chan struct{})
 	}
 	return l.node, l.changed
+}
+
+// former returns who led before the leader, 0 if nobody is known.
+func (l *leaderState) former() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.before
 }
 
 func (l *leaderState) set(node uint64) {
@@ -419,6 +428,9 @@ func (l *leaderState) announce(node uint64) {
 }
 
 func (l *leaderState) change(node uint64) {
+	if l.node != 0 && l.node != node {
+		l.before = l.node
+	}
 	l.node = node
 	if l.changed != nil {
 		close(l.changed)

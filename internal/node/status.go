@@ -35,7 +35,7 @@ func (n *Node) localStatus(state *cluster.State) api.Status {
 		Cluster: n.id.ClusterName, ClusterID: n.id.ClusterID, Node: n.id.Name, ID: n.id.Node, Role: string(n.id.Role), Release: n.release, Started: n.started,
 		ClusterVersion: state.Version, Revision: state.Revision, ClusterLeader: state.NodeName(n.cluster.leader()), RSSBytes: residentBytes(),
 	}
-	if m := state.Maintenance; m != nil {
+	if m := state.Maintenance; m != nil && (m.Until.IsZero() || time.Now().Before(m.Until)) {
 		s.Maintenance = cmp.Or(m.Why, "no reason was given")
 		if !m.Until.IsZero() {
 			s.Maintenance += ", until " + m.Until.Local().Format(time.DateTime)
