@@ -31,11 +31,7 @@ Exit code: 0 when all copies are equal (with --repair: in the end), 3 when they 
   holdfast check main --repair --wrong b`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: o.complete(volumeNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			volume, err := o.volumeArg(cmd, args)
-			if err != nil {
-				return err
-			}
+		RunE: o.withVolume(func(cmd *cobra.Command, volume string) error {
 			if wrong != "" && !repair {
 				return withCode(ExitUsage, fmt.Errorf("--wrong says which copy --repair is to make anew: give both"))
 			}
@@ -56,7 +52,7 @@ Exit code: 0 when all copies are equal (with --repair: in the end), 3 when they 
 				return err
 			}
 			return checkOutcome(res)
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&repair, "repair", false, "make copies that differ from most of the others anew")
 	cmd.Flags().StringVar(&wrong, "wrong", "", "`node` whose copy is the wrong one")

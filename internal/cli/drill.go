@@ -38,11 +38,7 @@ Exit code: 0 when nothing failed, 1 otherwise.`,
   holdfast drill main -o json | jq '.outages[].outage_ms'`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: o.complete(volumeNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			volume, err := o.volumeArg(cmd, args)
-			if err != nil {
-				return err
-			}
+		RunE: o.withVolume(func(cmd *cobra.Command, volume string) error {
 			if err := o.whatToMount(cmd, volume, &cfg); err != nil {
 				return err
 			}
@@ -66,7 +62,7 @@ Exit code: 0 when nothing failed, 1 otherwise.`,
 				return fmt.Errorf("the drill of volume %s failed: a client must never notice more than a pause", volume)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&cfg.Export, "export", "", "`path` of the export to write to (default: the volume's first)")
 	cmd.Flags().StringVar(&to, "to", "", "`node` to move to (default: the best one that is able)")

@@ -157,17 +157,13 @@ Exit code: 0 when the node answered, 1 otherwise.`,
 		Example:           "  holdfast explain main",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: o.complete(volumeNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			volume, err := o.volumeArg(cmd, args)
-			if err != nil {
-				return err
-			}
+		RunE: o.withVolume(func(cmd *cobra.Command, volume string) error {
 			x, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (api.Explanation, error) { return c.Explain(ctx, volume) })
 			if err != nil {
 				return err
 			}
 			return o.print(x, func() error { printExplanation(o, x); return nil })
-		},
+		}),
 	}
 }
 

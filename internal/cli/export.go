@@ -232,17 +232,8 @@ Exit code: 0 when the node answered, 1 otherwise.`,
 					rows = append(rows, row{spec.Name, spec.MountAddr().String() + ":" + e.Path, e})
 				}
 			}
-			return o.print(rows, func() error {
-				if len(rows) == 0 {
-					o.sayf("nothing is exported: see `holdfast export add --help`")
-					return nil
-				}
-				t := newTable("VOLUME", "PATH", "MOUNT", "CLIENTS")
-				for _, r := range rows {
-					t.row(r.Volume, r.Path, r.Mount, clientList(r.Clients))
-				}
-				return t.print(o.out, o.painter())
-			})
+			return printList(o, rows, "nothing is exported: see `holdfast export add --help`", []string{"VOLUME", "PATH", "MOUNT", "CLIENTS"},
+				func(r row) []any { return []any{r.Volume, r.Path, r.Mount, clientList(r.Clients)} })
 		},
 	}
 }

@@ -8,6 +8,17 @@ import (
 	"holdfast/internal/api"
 )
 
+// withVolume makes a command of run, which gets the volume that is named, or the only one there is.
+func (o *options) withVolume(run func(cmd *cobra.Command, volume string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		volume, err := o.volumeArg(cmd, args)
+		if err != nil {
+			return err
+		}
+		return run(cmd, volume)
+	}
+}
+
 // volumeArg returns the named volume, or the only one there is.
 func (o *options) volumeArg(cmd *cobra.Command, args []string) (string, error) {
 	if len(args) > 0 {
@@ -34,11 +45,7 @@ Exit code: 0 when the other node serves it, 1 otherwise.`,
   holdfast move main            # to the node that is best`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: o.complete(volumeNames),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			volume, err := o.volumeArg(cmd, args)
-			if err != nil {
-				return err
-			}
+		RunE: o.withVolume(func(cmd *cobra.Command, volume string) error {
 			res, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (api.TransferResult, error) {
 				return c.Transfer(ctx, volume, to)
 			})
@@ -49,7 +56,7 @@ Exit code: 0 when the other node serves it, 1 otherwise.`,
 				o.sayf("volume %s: %s handed over to %s in %.0f ms", res.Volume, res.From, res.To, res.Seconds*1000)
 				return nil
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`node` to hand over to (default: the best one that is able)")
 	o.completeFlag(cmd, "to", dataNodeNames)

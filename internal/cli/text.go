@@ -102,6 +102,21 @@ func (t *table) print(w io.Writer, p painter) error {
 	return nil
 }
 
+// printList prints all as a table, a row each; none is what is said where there is nothing to list.
+func printList[T any](o *options, all []T, none string, columns []string, cells func(T) []any) error {
+	return o.print(all, func() error {
+		if len(all) == 0 {
+			o.sayf("%s", none)
+			return nil
+		}
+		t := newTable(columns...)
+		for _, one := range all {
+			t.row(cells(one)...)
+		}
+		return t.print(o.out, o.painter())
+	})
+}
+
 // printable cuts a name that a client chose to what a terminal can show.
 func printable(s string) string {
 	const most = 40

@@ -109,17 +109,8 @@ Exit code: 0 when the node answered, 1 otherwise.`,
 					tokens = append(tokens, t)
 				}
 			}
-			return o.print(tokens, func() error {
-				if len(tokens) == 0 {
-					o.sayf("there is no token: make one with `holdfast token create`")
-					return nil
-				}
-				t := newTable("TOKEN", "ROLE", "REPLACES", "UNTIL")
-				for _, one := range tokens {
-					t.row(one.ID, one.Role, one.Replaces, timeText(one.Expires))
-				}
-				return t.print(o.out, o.painter())
-			})
+			return printList(o, tokens, "there is no token: make one with `holdfast token create`", []string{"TOKEN", "ROLE", "REPLACES", "UNTIL"},
+				func(t cluster.Token) []any { return []any{t.ID, t.Role, t.Replaces, timeText(t.Expires)} })
 		},
 	}
 }

@@ -166,20 +166,13 @@ Exit code: 0 when the node answered, 1 otherwise.`,
 			if err != nil {
 				return err
 			}
-			return o.print(all, func() error {
-				if len(all) == 0 {
-					o.sayf("there is no volume yet: make one with `holdfast volume create`")
-					return nil
+			columns := []string{"VOLUME", "ADDRESS", "STATE", "LED BY", "COPIES", "KEPT BY", "SIZE", "EXPORTS"}
+			return printList(o, all, "there is no volume yet: make one with `holdfast volume create`", columns, func(v view) []any {
+				state, leader, members := cell{"unknown", warn}, "", ""
+				if v.Status != nil {
+					state, leader, members = safetyCell(*v.Status), leaderText(*v.Status), strings.Join(v.Status.Members, " ")
 				}
-				t := newTable("VOLUME", "ADDRESS", "STATE", "LED BY", "COPIES", "KEPT BY", "SIZE", "EXPORTS")
-				for _, v := range all {
-					state, leader, members := cell{"unknown", warn}, "", ""
-					if v.Status != nil {
-						state, leader, members = safetyCell(*v.Status), leaderText(*v.Status), strings.Join(v.Status.Members, " ")
-					}
-					t.row(v.Spec.Name, v.Spec.MountAddr(), state, leader, v.Spec.Copies, members, sizeText(v.Spec.Size), strings.Join(paths(&v.Spec), " "))
-				}
-				return t.print(o.out, o.painter())
+				return []any{v.Spec.Name, v.Spec.MountAddr(), state, leader, v.Spec.Copies, members, sizeText(v.Spec.Size), strings.Join(paths(&v.Spec), " ")}
 			})
 		},
 	}
