@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"holdfast/internal/config"
+	"holdfast/internal/replica/transport"
 )
 
 func TestPlace(t *testing.T) {
@@ -82,18 +83,52 @@ func TestHome(t *testing.T) {
 	}
 }
 
-// TestBase: a node that comes again to a volume that has moved joins it, though it was there at the beginning; otherwise two that lost their parts could elect each other.
-func TestBase(t *testing.T) {
-	v := &Volume{First: []uint64{1, 2, 3}, Members: []uint64{1, 2, 3}}
-	if got := v.Base(2); !slices.Equal(got, v.First) {
-		t.Errorf("a new volume begins with %v", got)
+// TestParts: a node that comes again to a volume is another member to the group, and what is said of an earlier time does not count.
+func TestParts(t *testing.T) {
+	b := newBench(t)
+	two := b.join("2", RoleData)
+	b.must(Command{AddVolume: &AddVolume{Spec: spec("v", "10.1.0.1/24")}})
+	volume := func() *Volume { return b.m.State().Volume("v") }
+	move := func(members ...uint64) {
+		t.Helper()
+		v := volume()
+		b.must(Command{SetMembers: &SetMembers{Volume: v.ID, Was: v.Members, Members: members}})
 	}
-	v.Moved, v.Members = true, []uint64{1}
-	if got := v.Base(2); !slices.Equal(got, []uint64{1, 3}) || !slices.Equal(v.First, []uint64{1, 2, 3}) {
-		t.Errorf("a node that comes again begins with %v, of %v", got, v.First)
+	done := func(v *Volume) Command {
+		return Command{MembersDone: &MembersDone{Volume: v.ID, Members: v.Members, NextPart: v.NextPart}}
 	}
-	alone := &Volume{First: []uint64{1}, Members: []uint64{2}, Moved: true}
-	if alone.mayReturn(1) || !alone.mayReturn(2) || !alone.mayReturn(3) {
-		t.Error("the only one of the first configuration may come again, or others may not")
+	if got := volume().MemberIDs(); !slices.Equal(got, []uint64{1, two}) {
+		t.Fatalf("a new volume's members are %d", got)
 	}
+	seen := map[uint64]bool{two: true}
+	var stale Command
+	for range 3 {
+		move(1)
+		if v := volume(); !seen[v.MemberID(two)] || !slices.Equal(v.Former, []uint64{two}) {
+			t.Fatalf("the member that goes is %d", v.MemberID(two))
+		}
+		b.must(done(volume()))
+		move(1, two)
+		stale = done(volume())
+		id := volume().MemberID(two)
+		if seen[id] || transport.NodeOf(id) != two {
+			t.Fatalf("node %d comes as member %d, which it was before", two, id)
+		}
+		seen[id] = true
+		if ids := volume().MemberIDs(); !slices.Equal(ids, []uint64{1, id}) {
+			t.Fatalf("the members are %d", ids)
+		}
+	}
+	move(two)
+	b.must(done(volume()))
+	move(1, two)
+	if id := volume().MemberID(1); id == 1 {
+		t.Error("the only member of the first configuration comes again as itself")
+	}
+	move(two)
+	b.refused(CodeConflict, stale)
+	b.must(done(volume()))
+	move(1, two)
+	b.must(Command{SetMembers: &SetMembers{Volume: volume().ID, Was: volume().Members, Members: []uint64{1, two}}})
+	b.refused(CodeConflict, stale)
 }

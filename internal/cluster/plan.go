@@ -121,7 +121,11 @@ func (s *State) wantMembers(v *Volume) []uint64 {
 
 // mayKeep reports whether a node may keep data of a volume.
 func (s *State) mayKeep(v *Volume, n *Node) bool {
-	return n.Role == RoleData && !n.Leaving && v.mayReturn(n.Number) && !slices.Contains(v.Rebuild, n.Number) && (len(v.Spec.Nodes) == 0 || slices.Contains(v.Spec.Nodes, n.Name))
+	// Before everybody knows of parts, one of the first members would come again as what it was.
+	if s.Version < versionParts && slices.Contains(v.First, n.Number) && !slices.Contains(v.Members, n.Number) {
+		return false
+	}
+	return n.Role == RoleData && !n.Leaving && !slices.Contains(v.Rebuild, n.Number) && (len(v.Spec.Nodes) == 0 || slices.Contains(v.Spec.Nodes, n.Name))
 }
 
 // bestKeeper picks the node that should keep a volume beside those that do, or 0.

@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"maps"
 	"slices"
 	"time"
 
 	"holdfast/internal/config"
 	"holdfast/internal/replica"
+	"holdfast/internal/replica/transport"
 )
 
 // Group is the number of the raft group that replicates the State; volumes have groups of their own, by their numbers, from 1.
@@ -13,7 +15,10 @@ const Group = 0
 
 // MaxVersion is the newest cluster version that this program supports. What a command does may change with the version only; it rises when all nodes support the
 // next one (RaiseVersion). It counts for volumes, too (volume.MaxVersion).
-const MaxVersion = 2
+const MaxVersion = 3
+
+// versionParts is the version from which a node that comes to a volume has a part of its own (Volume.Parts).
+const versionParts = 3
 
 // MaxNodes bounds a cluster: every node votes in the cluster's own group.
 const MaxNodes = 9
@@ -115,8 +120,10 @@ type Volume struct {
 	Members []uint64 `json:"members"`
 	// Former are those that had it before Members changed, until the group has let them go.
 	Former []uint64 `json:"former,omitempty"`
-	// Moved: Members are not, or were not at some time, those of First. Whoever begins its part in the group from then on joins it, though it may be one of First.
-	Moved bool `json:"moved,omitempty"`
+	// Parts are the numbers of the members' parts in the group (transport.MemberID): 0 for those of First, another one each time that a node comes to keep the volume. NextPart is
+	// the next.
+	Parts    map[uint64]uint32 `json:"parts,omitempty"`
+	NextPart uint32            `json:"next_part,omitempty"`
 	// Rebuild are nodes whose copy is to be thrown away, and made anew when they have.
 	Rebuild []uint64  `json:"rebuild,omitempty"`
 	Created time.Time `json:"created"`
@@ -248,18 +255,33 @@ func (v *Volume) Keepers() []uint64 {
 	return slices.Compact(all)
 }
 
-// Base is the configuration from which a node without any part in the group begins. A node that had a part once, gave it up and comes again must not believe that it has a vote from
-// the beginning: it has forgotten what it gave that for, and with others like it it could elect a leader that has nothing.
-func (v *Volume) Base(number uint64) []uint64 {
-	if !v.Moved {
-		return v.First
+// MemberID is a keeper's number in the volume's raft group.
+func (v *Volume) MemberID(node uint64) uint64 { return transport.MemberID(node, v.Parts[node]) }
+
+// MemberIDs are the numbers of Members in the volume's raft group, sorted.
+func (v *Volume) MemberIDs() []uint64 {
+	ids := make([]uint64, len(v.Members))
+	for i, n := range v.Members {
+		ids[i] = v.MemberID(n)
 	}
-	return slices.DeleteFunc(slices.Clone(v.First), func(n uint64) bool { return n == number })
+	slices.Sort(ids)
+	return ids
 }
 
-// mayReturn reports whether a node that is no member may become one. The only one of the first configuration may not: there is nothing from which it could begin.
-func (v *Volume) mayReturn(number uint64) bool {
-	return !v.Moved || len(v.Base(number)) > 0 || slices.Contains(v.Members, number)
+// setMembers makes members those that shall vote. Each that comes, also if it was there before, has another part from then on: what it promised in an earlier one it has forgotten, and
+// what is still under way to or from that must not count.
+func (v *Volume) setMembers(members []uint64, version uint32) {
+	parts := make(map[uint64]uint32)
+	maps.Copy(parts, v.Parts)
+	for _, n := range members {
+		if version >= versionParts && !slices.Contains(v.Members, n) {
+			v.NextPart++
+			parts[n] = v.NextPart
+		}
+	}
+	v.Parts = parts
+	v.Former = slices.DeleteFunc(slices.Clone(v.Members), func(n uint64) bool { return slices.Contains(members, n) })
+	v.Members = slices.Clone(members)
 }
 
 // DataMembers are the members that keep the data.

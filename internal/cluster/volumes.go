@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -236,9 +237,8 @@ func (c *change) setMembers(set *SetMembers) error {
 			return refuse(CodeNotFound, "there is no node %s", formatNumber(n))
 		}
 	}
-	v.Former = slices.DeleteFunc(slices.Clone(v.Members), func(n uint64) bool { return slices.Contains(set.Members, n) })
 	from := c.names(v.Members)
-	v.Members, v.Moved = slices.Clone(set.Members), true
+	v.setMembers(set.Members, c.Version)
 	why := set.Why
 	if why != "" {
 		why = ": " + why
@@ -249,14 +249,18 @@ func (c *change) setMembers(set *SetMembers) error {
 
 func (c *change) membersDone(d *MembersDone) error {
 	v := c.VolumeByID(d.Volume)
-	if v == nil || !slices.Equal(v.Members, d.Members) {
+	if v == nil || !slices.Equal(v.Members, d.Members) || v.NextPart != d.NextPart {
 		return refuse(CodeConflict, "the members have changed meanwhile")
 	}
 	if len(v.Former) == 0 {
 		return nil
 	}
 	c.event(EventMember, "", v.Spec.Name, "%s", fmt.Sprintf("is on %s now; %s may drop the copy", c.names(v.Members), c.names(v.Former)))
-	v.Former = nil
+	parts := maps.Clone(v.Parts)
+	for _, n := range v.Former {
+		delete(parts, n)
+	}
+	v.Parts, v.Former = parts, nil
 	return nil
 }
 
@@ -273,8 +277,6 @@ func (c *change) rebuildCopy(r *RebuildCopy) error {
 		return refuse(CodeConflict, "node %s keeps no copy of volume %s, which is on %s", n.Name, v.Spec.Name, c.names(v.DataMembers()))
 	case len(v.DataMembers()) == 1:
 		return refuse(CodeConflict, "the copy on node %s is the only one of volume %s", n.Name, v.Spec.Name)
-	case slices.Equal(v.First, []uint64{n.Number}):
-		return refuse(CodeConflict, "volume %s began on node %s, which cannot give its copy up and come again under the same number: replace the node (`holdfast node replace %s`)", v.Spec.Name, n.Name, n.Name)
 	case len(v.Former) > 0 || len(v.Rebuild) > 0:
 		return refuse(CodeConflict, "the copies of volume %s are moving: wait until `holdfast status` shows them in sync", v.Spec.Name)
 	}

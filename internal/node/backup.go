@@ -157,8 +157,8 @@ const storeDir = "store"
 
 // restoredHere reports whether a volume begins at this node with what was restored.
 func (n *Node) restoredHere(v *cluster.Volume) bool {
-	_, begun := n.begun.has(uint64(v.ID))
-	return v.Restored != "" && !begun && slices.Equal(v.First, []uint64{n.id.Node})
+	_, begun := n.begun.get(uint64(v.ID))
+	return v.Restored != "" && !begun && slices.Equal(v.First, []uint64{v.MemberID(n.id.Node)})
 }
 
 // fetchRestored puts what was restored where the volume's state is looked for.
@@ -203,7 +203,7 @@ func (n *Node) beginRestored(v *cluster.Volume, s *service, dir string) error {
 	if err := (replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}).Save(&meta); err != nil {
 		return err
 	}
-	return n.begun.add(uint64(v.ID), n.cluster.machine.Applied())
+	return n.begun.add(uint64(v.ID), part{Since: n.cluster.machine.Applied()})
 }
 
 // metaFile holds a replica's metadata within the volume's folder.

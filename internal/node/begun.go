@@ -17,13 +17,29 @@ import (
 type begun struct {
 	file string
 
-	mu sync.Mutex
-	// groups holds, by number, the index of the cluster's state as of which the group was begun here: a state that is older does not know of it.
-	groups map[string]uint64
+	mu     sync.Mutex
+	groups map[string]part // by number
+}
+
+// part is this node's part in a group.
+type part struct {
+	// Since is the index of the cluster's state as of which it was begun: a state that is older does not know of it.
+	Since uint64 `json:"since"`
+	// Part is the number that it has there (cluster.Volume.Parts).
+	Part uint32 `json:"part"`
+}
+
+// UnmarshalJSON takes what the first release wrote as well: the index alone.
+func (p *part) UnmarshalJSON(b []byte) error {
+	type plain part
+	if *p = (part{}); json.Unmarshal(b, &p.Since) == nil {
+		return nil
+	}
+	return json.Unmarshal(b, (*plain)(p))
 }
 
 func loadBegun(data string) (*begun, error) {
-	b := &begun{file: filepath.Join(data, "groups.json"), groups: map[string]uint64{}}
+	b := &begun{file: filepath.Join(data, "groups.json"), groups: map[string]part{}}
 	text, err := os.ReadFile(b.file)
 	if errors.Is(err, os.ErrNotExist) {
 		return b, nil
@@ -37,25 +53,25 @@ func loadBegun(data string) (*begun, error) {
 	return b, nil
 }
 
-// has reports whether a group was begun here, and as of which index of the cluster's state.
-func (b *begun) has(group uint64) (since uint64, ok bool) {
+// get returns this node's part in a group, if it has one.
+func (b *begun) get(group uint64) (p part, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	since, ok = b.groups[strconv.FormatUint(group, 10)]
-	return since, ok
+	p, ok = b.groups[strconv.FormatUint(group, 10)]
+	return p, ok
 }
 
 // add notes durably that a group is begun.
-func (b *begun) add(group, since uint64) error {
-	if _, ok := b.has(group); ok {
+func (b *begun) add(group uint64, p part) error {
+	if _, ok := b.get(group); ok {
 		return nil
 	}
-	return b.change(func() { b.groups[strconv.FormatUint(group, 10)] = since })
+	return b.change(func() { b.groups[strconv.FormatUint(group, 10)] = p })
 }
 
 // remove forgets a group whose files are gone for good.
 func (b *begun) remove(group uint64) error {
-	if _, ok := b.has(group); !ok {
+	if _, ok := b.get(group); !ok {
 		return nil
 	}
 	return b.change(func() { delete(b.groups, strconv.FormatUint(group, 10)) })

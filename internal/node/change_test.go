@@ -146,6 +146,40 @@ func TestRebuildCopy(t *testing.T) {
 	c.mustRead(cl, "f", content)
 }
 
+// TestRebuildEach has the copy of each node made anew, again and again, so that nobody is left of those that the volume began with: a node that comes again has forgotten what it
+// promised, and reads in the log of times in which it was a member.
+func TestRebuildEach(t *testing.T) {
+	for _, roles := range [][]cluster.Role{{cluster.RoleData, cluster.RoleData}, twoAndWitness} {
+		t.Run(fmt.Sprint(len(roles)), func(t *testing.T) { rebuildEach(t, roles) })
+	}
+}
+
+func rebuildEach(t *testing.T, roles []cluster.Role) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{roles: roles}).startAll()
+	w := c.workload()
+	c.busy(w, 50)
+	for range 2 {
+		for i, n := range c.nodes {
+			if roles[i] == cluster.RoleWitness {
+				continue
+			}
+			c.mustDo(cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: "v", Node: n.name}})
+			c.rebuilt(len(roles))
+			c.inSync(len(roles))
+			c.mustStop(n)
+			c.start(n)
+			c.inSync(len(roles))
+			c.busy(w, 50)
+		}
+	}
+	c.verify(w)
+	c.equal()
+	if s, err := c.nodes[0].api().State(c.context()); err != nil || s.Volume("v").NextPart < 4 {
+		t.Errorf("the volume is %+v (%v)", s.Volume("v"), err)
+	}
+}
+
 // rot changes a byte in each file below a folder that begins with some content, and returns how many there are.
 func rot(t *testing.T, dir string, begins []byte) (changed int) {
 	t.Helper()

@@ -38,7 +38,7 @@ func churn(t *testing.T, rng *rand.Rand, roles []cluster.Role, limit time.Durati
 	}
 	done := map[string]int{}
 	for end := time.Now().Add(limit); time.Now().Before(end); {
-		c.settled()
+		c.rebuilt(len(roles))
 		c.inSync(len(roles))
 		n := c.nodes[rng.IntN(len(c.nodes))]
 		what := []string{"rebuild", "replace", "kill", "stop", "move", "standby"}[rng.IntN(6)]
@@ -91,7 +91,7 @@ func (c *testCluster) rebuild(rng *rand.Rand, n *testNode) {
 		c.kill(victim)
 		c.start(victim)
 	}
-	c.settled()
+	c.rebuilt(3)
 }
 
 // gone waits until a node is no member any more.
@@ -103,11 +103,11 @@ func (c *testCluster) gone(name string) {
 	}, func() string { return "node " + name + " is still a member" })
 }
 
-// settled waits until no copies are moving.
-func (c *testCluster) settled() {
+// rebuilt waits until the volume has its members and no copies are moving.
+func (c *testCluster) rebuilt(members int) {
 	c.t.Helper()
 	await(c.t, testTimeout, func() bool {
 		s, err := c.nodes[0].api().State(c.context())
-		return err == nil && s.Volume("v") != nil && len(s.Volume("v").Members) == 3 && len(s.Volume("v").Rebuild)+len(s.Volume("v").Former) == 0
+		return err == nil && s.Volume("v") != nil && len(s.Volume("v").Members) == members && len(s.Volume("v").Rebuild)+len(s.Volume("v").Former) == 0
 	}, func() string { return "the copies of the volume are still moving" })
 }

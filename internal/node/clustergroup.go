@@ -59,7 +59,7 @@ func (g *clusterGroup) join(hints join.Hints) error {
 	if s := g.state(); s.ID != "" {
 		agreed = s.Timing
 	}
-	_, known := n.begun.has(cluster.Group)
+	_, known := n.begun.get(cluster.Group)
 	var link groupLink
 	var err error
 	g.replica, err = replica.New(replica.Config{
@@ -73,10 +73,10 @@ func (g *clusterGroup) join(hints join.Hints) error {
 	if err != nil {
 		return err
 	}
-	if err := n.begun.add(cluster.Group, 0); err != nil {
+	if err := n.begun.add(cluster.Group, part{}); err != nil {
 		return err
 	}
-	link.Group = n.transport.Join(cluster.Group, g.replica)
+	link.Group = n.transport.Join(cluster.Group, n.id.Node, g.replica)
 	g.group = link.Group
 	return nil
 }

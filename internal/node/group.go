@@ -25,27 +25,27 @@ func (s *service) openReplica(dir string, v *cluster.Volume) error {
 		return err
 	}
 	s.replica = r
-	link.Group = n.transport.Join(uint64(v.ID), r)
+	link.Group = n.transport.Join(uint64(v.ID), v.MemberID(n.id.Node), r)
 	s.group = link.Group
 	return nil
 }
 
 // newReplica makes this node's member of a volume's group, and writes down that it has one.
-func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (*replica.Replica, error) {
-	_, known := n.begun.has(uint64(v.ID))
-	cfg.ID, cfg.Peers, cfg.Fresh = n.id.Node, v.Base(n.id.Node), !known
+func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (member, error) {
+	_, known := n.begun.get(uint64(v.ID))
+	cfg.ID, cfg.Peers, cfg.Fresh = v.MemberID(n.id.Node), v.First, !known
 	cfg.Timing = timing(n.cluster.state().Timing)
 	cfg.Meta = replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}
 	cfg.Clock, cfg.Fatal = n.clock, n.fail
 	r, err := replica.New(cfg)
 	if err != nil {
-		return nil, err
+		return member{}, err
 	}
 	// Only now, as a member that begins has something durable first; and before it starts, because it has something to forget from then on.
-	if err := n.begun.add(uint64(v.ID), n.cluster.machine.Applied()); err != nil {
-		return nil, fmt.Errorf("begin: %w", err)
+	if err := n.begun.add(uint64(v.ID), part{Since: n.cluster.machine.Applied(), Part: v.Parts[n.id.Node]}); err != nil {
+		return member{}, fmt.Errorf("begin: %w", err)
 	}
-	return r, nil
+	return member{r}, nil
 }
 
 // groupLink is a group's connection to the other nodes. The replica must exist before it can join; it sends nothing before it is started.

@@ -24,7 +24,6 @@ import (
 	"holdfast/internal/join"
 	"holdfast/internal/link"
 	"holdfast/internal/portmap"
-	"holdfast/internal/replica"
 	"holdfast/internal/replica/transport"
 	"holdfast/internal/systemd"
 )
@@ -75,7 +74,7 @@ type group interface {
 	// handOver gives the leadership up, if it is here.
 	handOver(ctx context.Context)
 	close() error
-	raft() *replica.Replica
+	raft() member
 	id() uint32
 }
 

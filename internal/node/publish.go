@@ -126,14 +126,14 @@ func (s *service) governOnce(ctx context.Context, term uint64, stable map[uint64
 
 // fitMembers brings the raft group to the members that the cluster has decided on.
 func (s *service) fitMembers(ctx context.Context, state *cluster.State, v *cluster.Volume) error {
-	st := s.replica.Status()
+	st := s.replica.Replica.Status()
 	have := slices.Sorted(slices.Values(st.Voters))
-	want := slices.Sorted(slices.Values(v.Members))
+	want := v.MemberIDs()
 	if slices.Equal(have, want) && !st.Joint && len(st.Learners) == 0 {
 		if len(v.Former) == 0 {
 			return nil
 		}
-		_, err := s.node.cluster.do(ctx, "volume "+s.name, cluster.Command{MembersDone: &cluster.MembersDone{Volume: v.ID, Members: v.Members}})
+		_, err := s.node.cluster.do(ctx, "volume "+s.name, cluster.Command{MembersDone: &cluster.MembersDone{Volume: v.ID, Members: v.Members, NextPart: v.NextPart}})
 		return err
 	}
 	if !s.changing.CompareAndSwap(false, true) {
@@ -141,7 +141,7 @@ func (s *service) fitMembers(ctx context.Context, state *cluster.State, v *clust
 	}
 	s.leading.Go(func() {
 		defer s.changing.Store(false)
-		s.log.Info("the volume's members change", "from", state.NodeNames(), "to", want)
+		s.log.Info("the volume's members change", "from", have, "to", want)
 		if err := s.replica.SetMembers(ctx, want); err != nil && ctx.Err() == nil {
 			s.log.Info("the volume's members are not yet as they should be; trying on", "err", err)
 		}

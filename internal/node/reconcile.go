@@ -47,8 +47,8 @@ func (n *Node) reconcile() error {
 	n.meet(s)
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
-		if !slices.Contains(v.Keepers(), n.id.Node) {
-			continue
+		if p, begun := n.begun.get(uint64(v.ID)); !slices.Contains(v.Keepers(), n.id.Node) || begun && p.Part != v.Parts[n.id.Node] {
+			continue // what it has of an earlier time goes first; or the state is older than what it has
 		}
 		n.noteBroken(v, n.keep(v))
 	}
@@ -124,7 +124,7 @@ func (n *Node) keep(v *cluster.Volume) error {
 		g.configure(v)
 		return nil
 	}
-	_, begun := n.begun.has(uint64(v.ID))
+	_, begun := n.begun.get(uint64(v.ID))
 	g, err := n.openGroup(v)
 	if err != nil {
 		return err
@@ -171,12 +171,12 @@ func (n *Node) volumeDir(v *cluster.Volume) string {
 func (n *Node) letGo(s *cluster.State) error {
 	index := n.cluster.machine.Applied()
 	for _, id := range n.begun.list() {
-		since, _ := n.begun.has(id)
-		if id == cluster.Group || index < since {
+		p, _ := n.begun.get(id)
+		if id == cluster.Group || index < p.Since {
 			continue // the state is older than this node's part in the group
 		}
 		v := s.VolumeByID(uint32(id))
-		if v != nil && slices.Contains(v.Keepers(), n.id.Node) {
+		if v != nil && slices.Contains(v.Keepers(), n.id.Node) && v.Parts[n.id.Node] == p.Part {
 			continue
 		}
 		if err := n.drop(uint32(id)); err != nil {

@@ -47,7 +47,7 @@ type service struct {
 	volume  *volume.Volume
 	nfs4    *nfs4.Program
 	group   *transport.Group
-	replica *replica.Replica
+	replica member
 	gate    *gateway.Gateway
 	server  *rpc.Server
 	exports *export.Table
@@ -149,8 +149,8 @@ func newPrograms(handle uint32, name string) (*nfs4.Program, []volume.Program) {
 	return p, []volume.Program{p, nfs3.New(handle), mount.New(handle)}
 }
 
-func (s *service) raft() *replica.Replica { return s.replica }
-func (s *service) id() uint32             { return s.number }
+func (s *service) raft() member { return s.replica }
+func (s *service) id() uint32   { return s.number }
 
 // start sets the service to work.
 func (s *service) start() {
@@ -201,7 +201,7 @@ func (s *service) kick() {
 func (s *service) close() error {
 	s.stop()
 	var errs []error
-	if s.replica != nil {
+	if s.replica.Replica != nil {
 		errs = append(errs, s.replica.Close())
 		s.turn.Lock()
 		s.follow()
@@ -258,9 +258,10 @@ func (s *service) event(e replica.Event) {
 		// The address may have been given up meanwhile, or be about to be.
 		s.door.regain(s.leadCtx)
 	case replica.LeaderChanged:
-		s.log.Info("leader", "node", s.node.nodeName(e.Leader), "term", e.Term)
-		s.leader.set(e.Leader)
-		if e.Leader == 0 {
+		leader := transport.NodeOf(e.Leader)
+		s.log.Info("leader", "node", s.node.nodeName(leader), "term", e.Term)
+		s.leader.set(leader)
+		if leader == 0 {
 			s.door.probe() // there is going to be another leader, perhaps this node
 		}
 	}

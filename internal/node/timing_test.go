@@ -44,7 +44,7 @@ func TestTiming(t *testing.T) {
 
 // TestVersions checks that the cluster and the volumes count the same versions.
 func TestVersions(t *testing.T) {
-	if cluster.MaxVersion != volume.MaxVersion {
-		t.Errorf("the cluster goes up to version %d, volumes up to %d", cluster.MaxVersion, volume.MaxVersion)
+	if cluster.MaxVersion < volume.MaxVersion {
+		t.Errorf("the cluster goes up to version %d, volumes up to %d: they could never have it", cluster.MaxVersion, volume.MaxVersion)
 	}
 }

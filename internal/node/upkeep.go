@@ -90,7 +90,7 @@ func (n *Node) reportDropped(ctx context.Context) error {
 	s := n.cluster.state()
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
-		if _, has := n.begun.has(uint64(v.ID)); has || !slices.Contains(v.Rebuild, n.id.Node) || slices.Contains(v.Keepers(), n.id.Node) {
+		if _, has := n.begun.get(uint64(v.ID)); has || !slices.Contains(v.Rebuild, n.id.Node) || slices.Contains(v.Keepers(), n.id.Node) {
 			continue
 		}
 		r, err := n.cluster.do(ctx, n.id.Name, cluster.Command{CopyDropped: &cluster.CopyDropped{Volume: v.ID, Node: n.id.Node}})

@@ -40,7 +40,7 @@ type witness struct {
 	log     *slog.Logger
 	wal     *wal.Log
 	group   *transport.Group
-	replica *replica.Replica
+	replica member
 }
 
 // openWitness opens this node's vote in a volume.
@@ -67,12 +67,12 @@ func openWitness(n *Node, v *cluster.Volume) (_ *witness, err error) {
 	if err != nil {
 		return nil, err
 	}
-	link.Group = n.transport.Join(uint64(v.ID), w.replica)
+	link.Group = n.transport.Join(uint64(v.ID), v.MemberID(n.id.Node), w.replica)
 	w.group = link.Group
 	return w, nil
 }
 
-func (w *witness) raft() *replica.Replica       { return w.replica }
+func (w *witness) raft() member                 { return w.replica }
 func (w *witness) id() uint32                   { return w.number }
 func (w *witness) start()                       { w.replica.Start() }
 func (w *witness) configure(*cluster.Volume)    {}

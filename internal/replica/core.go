@@ -124,8 +124,6 @@ type Core struct {
 	ahead     bool
 	// recover is the term of which an entry must be in the stable log before this replica votes; 0 if it may.
 	recover uint64
-	// joining: this replica has not yet been in any configuration that it knew of since it started, so it does not vote.
-	joining bool
 	// reluctant: see SetReluctant.
 	reluctant bool
 	// proposedBytes are those proposed in this term and not applied.
@@ -242,7 +240,6 @@ func (c *Core) enter(m Meta, hs raftpb.HardState) error {
 	c.rn = rn
 	st := rn.BasicStatus()
 	c.state = state{role: st.RaftState, term: st.Term, lead: st.Lead}
-	c.joining = true
 	c.setMembers()
 	return nil
 }
@@ -260,7 +257,6 @@ func (c *Core) setMembers() {
 	m := slices.Concat(c.conf.Voters, c.conf.VotersOutgoing, c.conf.Learners, c.conf.LearnersNext)
 	slices.Sort(m)
 	c.members = slices.Compact(m)
-	c.joining = c.joining && !slices.Contains(c.members, c.cfg.ID)
 	c.confWrite = c.confIndex > 0
 	c.witnesses = slices.DeleteFunc(slices.Clone(c.members), func(id uint64) bool { return !c.isWitness(id) })
 	for id := range c.gates {

@@ -95,9 +95,6 @@ func (c *Core) admitVote(m *Message) bool {
 	if c.recover != 0 && !c.onlyOther(m.From) {
 		return false // a vote or an acknowledgement that this replica forgot may count already
 	}
-	if c.joining {
-		return false // it may have been a member before, and forgotten it (DESIGN.md, "Membership")
-	}
 	if string(m.Context) == campaignTransfer && m.Type == raftpb.MsgVote {
 		return true
 	}

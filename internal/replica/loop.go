@@ -353,13 +353,21 @@ func (r *Replica) Receive(msgs []Message) {
 	r.work()
 }
 
-// Unreachable takes from the transport that messages to a member were lost.
-func (r *Replica) Unreachable(id uint64) {
-	r.call(func(now int64) { r.core.Unreachable(now, id) })
+// Unreachable takes from the transport that messages to a node were lost.
+func (r *Replica) Unreachable(node uint64) {
+	r.call(func(now int64) {
+		for _, id := range r.core.on(node) {
+			r.core.Unreachable(now, id)
+		}
+	})
 }
 
-// PeerGone takes from the transport that a member's process is dead.
-func (r *Replica) PeerGone(id uint64) {
-	r.cfg.Logger.Info("a member's process is gone", "peer", id)
-	r.call(func(now int64) { r.core.PeerGone(now, id) })
+// PeerGone takes from the transport that a node's process is dead.
+func (r *Replica) PeerGone(node uint64) {
+	r.cfg.Logger.Info("a member's process is gone", "peer", node)
+	r.call(func(now int64) {
+		for _, id := range r.core.on(node) {
+			r.core.PeerGone(now, id)
+		}
+	})
 }

@@ -9,6 +9,8 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
+
+	"holdfast/internal/replica/transport"
 )
 
 // ErrBadMembers is returned for a set of members that no group can have.
@@ -111,6 +113,13 @@ func (m *MemberChange) propose(cc raftpb.ConfChangeV2) error {
 	return nil
 }
 
+// on returns the members that are on a node, and the leader if it is there: usually one.
+func (c *Core) on(node uint64) []uint64 {
+	ids := slices.DeleteFunc(append(slices.Clone(c.members), c.state.lead), func(id uint64) bool { return transport.NodeOf(id) != node })
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 // learners returns the changes that make learners of those that are to be voters and are not yet, and drop learners that nobody wants any more.
 func (m *MemberChange) learners() []raftpb.ConfChangeSingle {
 	var changes []raftpb.ConfChangeSingle
@@ -128,7 +137,7 @@ func (m *MemberChange) learners() []raftpb.ConfChangeSingle {
 	return changes
 }
 
-// learned reports whether all learners have caught up. A learner must also know that it is a member, because it votes only then.
+// learned reports whether all learners have caught up. A learner must also know that it is a member, because it campaigns only then.
 func (m *MemberChange) learned() bool {
 	c := m.c
 	if len(c.conf.Learners) == 0 {

@@ -180,16 +180,29 @@ func (s *sim) changeTo(want ...uint64) {
 	}
 }
 
-func TestJoinerDoesNotVoteBeforeItIsMember(t *testing.T) {
+// TestNoMemberVotes: one that was removed, or does not know yet that it was added, may be asked by others to whom it is a member still, or already. Its vote may be the one that
+// they need.
+func TestNoMemberVotes(t *testing.T) {
 	s := calm(t, 20, 3)
-	n := s.joiner()
+	s.mustPropose()
+	joiner := s.joiner()
+	s.changeTo(1, 3)
+	removed := s.nodes[1]
 	s.run(time.Second)
-	n.core.Step(n.clock(), Message{Type: raftpb.MsgVote, From: 2, To: n.id, Term: 50, Index: 1000, LogTerm: 50})
-	if st := n.core.Status(n.clock()); st.Term == 50 {
-		t.Error("a replica that is no member votes")
+	for _, n := range []*simNode{joiner, removed} {
+		n.crash()
+		n.lost = false
+		n.start()
 	}
-	if st := n.core.Status(n.clock()); st.Role != RoleFollower {
-		t.Errorf("it campaigns: %+v", st)
+	for _, n := range []*simNode{joiner, removed} {
+		s.run(5 * time.Second)
+		if st := n.core.Status(n.clock()); n == joiner && st.Role != RoleFollower {
+			t.Errorf("%d, which was never a member, campaigns: %+v", n.id, st)
+		}
+		n.core.Step(n.clock(), Message{Type: raftpb.MsgVote, From: 1, To: n.id, Term: 50, Index: 1000, LogTerm: 49})
+		if st := n.core.Status(n.clock()); st.Term != 50 {
+			t.Errorf("%d does not vote: %+v", n.id, st)
+		}
 	}
 }
 

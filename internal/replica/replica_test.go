@@ -148,7 +148,7 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	if n.replica, err = New(cfg); err != nil {
 		c.t.Fatal(err)
 	}
-	n.group = n.tr.Join(7, n.replica)
+	n.group = n.tr.Join(7, id, n.replica)
 	lateGroup.Group = n.group
 	n.replica.Start()
 	c.mu.Lock()

@@ -147,8 +147,8 @@ func (t *Transport) serveMessages(r *bufio.Reader, from uint64) error {
 		if err != nil {
 			return err
 		}
-		if m.From != from || m.To != t.cfg.ID {
-			return fmt.Errorf("%w: a message from %d to %d came from %d", ErrBadFrame, m.From, m.To, from)
+		if err := t.checkRoute(&m, from); err != nil {
+			return err
 		}
 		if g == nil || g.id != id || len(batch) == maxBatch {
 			deliver()
@@ -162,6 +162,14 @@ func (t *Transport) serveMessages(r *bufio.Reader, from uint64) error {
 	}
 }
 
+// checkRoute checks that a message from a node is from a member that is there, to one that is here.
+func (t *Transport) checkRoute(m *raftpb.Message, from uint64) error {
+	if NodeOf(m.From) != from || NodeOf(m.To) != t.cfg.ID {
+		return fmt.Errorf("%w: a message from %d to %d came from %d", ErrBadFrame, m.From, m.To, from)
+	}
+	return nil
+}
+
 // serveSnapshot hands a stream to the group that it is for.
 func (t *Transport) serveSnapshot(conn *link.Conn, r *bufio.Reader, from uint64) error {
 	s := newStream(conn, r)
@@ -169,13 +177,16 @@ func (t *Transport) serveSnapshot(conn *link.Conn, r *bufio.Reader, from uint64)
 	if err != nil {
 		return err
 	}
-	id, _, err := DecodeMessage(b)
+	id, m, err := DecodeMessage(b)
 	if err != nil {
 		return err
 	}
-	g := t.group(id)
-	if g == nil {
-		return fmt.Errorf("transport: a snapshot for group %d, which is not here", id)
+	if err := t.checkRoute(&m, from); err != nil {
+		return err
 	}
-	return g.handler.ReceiveSnapshot(t.ctx, from, s)
+	g := t.group(id)
+	if g == nil || g.member != m.To {
+		return fmt.Errorf("transport: a snapshot for member %d of group %d, which is not here", m.To, id)
+	}
+	return g.handler.ReceiveSnapshot(t.ctx, m.From, s)
 }

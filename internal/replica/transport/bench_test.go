@@ -49,7 +49,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		reach(b, y, x, ack)
 		drain(y.received)
 		drain(x.received)
-		y.Join(1, echoHandler{y.recorder, y.group, ack})
+		y.Join(1, 2, echoHandler{y.recorder, y.group, ack})
 		b.ReportAllocs()
 		for b.Loop() {
 			x.group.Send([]raftpb.Message{m})

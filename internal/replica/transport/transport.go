@@ -24,10 +24,10 @@ type Handler interface {
 	// Receive takes messages. Those of one connection come in order.
 	Receive(msgs []raftpb.Message)
 	// Unreachable says that messages to a node were lost.
-	Unreachable(id uint64)
+	Unreachable(node uint64)
 	// PeerGone says that a node's process is dead: its connections closed and a new one was refused.
-	PeerGone(id uint64)
-	// ReceiveSnapshot takes a snapshot from a node. ctx ends when the transport closes.
+	PeerGone(node uint64)
+	// ReceiveSnapshot takes a snapshot from a member. ctx ends when the transport closes.
 	ReceiveSnapshot(ctx context.Context, from uint64, s Stream) error
 }
 
@@ -171,14 +171,14 @@ func (t *Transport) Close() error {
 
 // Group is one raft group's use of the transport.
 type Group struct {
-	t       *Transport
-	id      uint64
-	handler Handler
+	t          *Transport
+	id, member uint64
+	handler    Handler
 }
 
-// Join makes the transport deliver a group's messages to h.
-func (t *Transport) Join(group uint64, h Handler) *Group {
-	g := &Group{t: t, id: group, handler: h}
+// Join makes the transport deliver a group's messages for a member, which is this node's (MemberID), to h.
+func (t *Transport) Join(group, member uint64, h Handler) *Group {
+	g := &Group{t: t, id: group, member: member, handler: h}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.groups[group] = g
@@ -210,11 +210,11 @@ func (t *Transport) allGroups() []*Group {
 	return all
 }
 
-// Send queues messages to the nodes they are for. It never blocks.
+// Send queues messages to the nodes of the members they are for. It never blocks.
 func (g *Group) Send(msgs []raftpb.Message) {
 	peers := *g.t.peers.Load()
 	for i := range msgs {
-		if p := peers[msgs[i].To]; p != nil {
+		if p := peers[NodeOf(msgs[i].To)]; p != nil {
 			p.send(g, &msgs[i])
 		}
 	}
@@ -224,9 +224,9 @@ func (g *Group) Send(msgs []raftpb.Message) {
 	}
 }
 
-// OpenSnapshot connects to a node for sending a snapshot. The stream closes when ctx ends.
+// OpenSnapshot connects to a member's node for sending a snapshot. The stream closes when ctx ends.
 func (g *Group) OpenSnapshot(ctx context.Context, to uint64) (Stream, error) {
-	p := g.t.peer(to)
+	p := g.t.peer(NodeOf(to))
 	if p == nil {
 		return nil, fmt.Errorf("%w: %d", ErrUnknownPeer, to)
 	}
@@ -239,7 +239,7 @@ func (g *Group) OpenSnapshot(ctx context.Context, to uint64) (Stream, error) {
 	stopAll := context.AfterFunc(p.ctx, func() { _ = s.Close() })
 	once := s.close
 	s.close = func() error { stop(); stopAll(); return once() }
-	if err := s.Send(appendMessage(nil, g.id, &raftpb.Message{Type: raftpb.MsgSnap, From: g.t.cfg.ID, To: to})); err != nil {
+	if err := s.Send(appendMessage(nil, g.id, &raftpb.Message{Type: raftpb.MsgSnap, From: g.member, To: to})); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

@@ -136,7 +136,7 @@ func (c *cluster) start(id uint64, tweak func(*Config)) *node {
 		c.t.Fatal(err)
 	}
 	n := &node{Transport: tr, recorder: newRecorder(), port: p}
-	n.group = tr.Join(1, n)
+	n.group = tr.Join(1, id, n)
 	c.t.Cleanup(n.Close)
 	return n
 }
@@ -290,7 +290,7 @@ func TestSlowPeerBlocksNobody(t *testing.T) {
 	release := func() { once.Do(func() { close(stuck) }) }
 	defer release()
 	slow := &stuckHandler{recorder: b.recorder, stuck: stuck}
-	b.Transport.Join(1, slow)
+	b.Transport.Join(1, 2, slow)
 	m := bulk
 	m.Entries = []raftpb.Entry{{Index: 1, Term: 1, Data: make([]byte, 8<<20)}}
 	began := time.Now()
@@ -304,7 +304,7 @@ func TestSlowPeerBlocksNobody(t *testing.T) {
 		t.Error("what was dropped was not reported")
 	}
 	// Heartbeats have a connection of their own.
-	b.Transport.Join(1, b)
+	b.Transport.Join(1, 2, b)
 	drain(b.received)
 	reach(t, a, b, beat)
 	release()
