@@ -39,6 +39,7 @@ type ConflictError struct {
 	MAC     net.HardwareAddr // the machine's link address
 }
 
+// Error says who has the address, and what to do.
 func (e *ConflictError) Error() string {
 	return fmt.Sprintf("%s is in use by another machine, whose link address on %s is %s and which is no node of this cluster: "+
 		"take the address away from that machine, or give the volume another one", e.Address, e.Device, e.MAC)

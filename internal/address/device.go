@@ -74,6 +74,7 @@ type DeviceError struct {
 	Devices []string // the interfaces that there are, with their addresses
 }
 
+// Error says what is wrong with the device, and what to do.
 func (e *DeviceError) Error() string {
 	there := strings.Join(e.Devices, "; ")
 	if e.Device != "" {

@@ -63,6 +63,7 @@ type Summary struct {
 // Full reports whether the backup needs no other.
 func (h *Header) Full() bool { return h.Since == 0 }
 
+// String returns the summary in words.
 func (s *Summary) String() string {
 	kind := "full"
 	if !s.Full() {

@@ -76,6 +76,7 @@ type Prober interface {
 
 // Resolver resolves names; *net.Resolver is one.
 type Resolver interface {
+	// LookupNetIP returns the addresses of a host; network is ip, ip4 or ip6.
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 

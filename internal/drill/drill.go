@@ -10,10 +10,11 @@ import (
 	"holdfast/internal/nfsclient"
 )
 
-// Client is what a drill needs of an NFS client.
+// Client is what a drill needs of an NFS client; its methods are those of nfsclient.Client.
 type Client interface {
 	Root() nfsclient.Handle
 	GetAttr(ctx context.Context, h nfsclient.Handle) (nfsclient.Attr, error)
+	// OpenFile is Open for a file that is to be locked.
 	OpenFile(ctx context.Context, dir nfsclient.Handle, name string, o nfsclient.OpenOptions) (File, error)
 	Remove(ctx context.Context, dir nfsclient.Handle, name string) error
 	Stats() nfsclient.Stats
@@ -23,8 +24,11 @@ type Client interface {
 // File is an open file with byte-range locks; *nfsclient.V4File.
 type File interface {
 	nfsclient.File
+	// Lock takes a byte-range lock for owner, a name within this client. If another owner is in the way the error is nfsclient.ErrDenied.
 	Lock(ctx context.Context, owner string, typ nfsclient.LockType, off, length uint64) error
+	// TestLock reports whether owner could take a lock: nil, or nfsclient.ErrDenied. It changes nothing.
 	TestLock(ctx context.Context, owner string, typ nfsclient.LockType, off, length uint64) error
+	// Unlock gives up a range.
 	Unlock(ctx context.Context, owner string, off, length uint64) error
 }
 

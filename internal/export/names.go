@@ -14,7 +14,9 @@ import (
 
 // Resolver looks up host names and addresses. *net.Resolver implements it.
 type Resolver interface {
+	// LookupNetIP returns the addresses of a host; network is ip, ip4 or ip6.
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// LookupAddr returns the names of an address.
 	LookupAddr(ctx context.Context, addr string) (names []string, err error)
 }
 

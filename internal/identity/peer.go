@@ -26,6 +26,7 @@ const (
 	KindAdmin
 )
 
+// String returns the kind in a word.
 func (k Kind) String() string {
 	switch k {
 	case KindNode:
@@ -47,6 +48,7 @@ type Peer struct {
 	Fingerprint string
 }
 
+// String says who the peer is, for logs and events.
 func (p Peer) String() string {
 	switch p.Kind {
 	case KindNode:

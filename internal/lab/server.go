@@ -11,6 +11,7 @@ type Export struct {
 
 // Server is something that exports one file system.
 type Server interface {
+	// Export is where it can be mounted.
 	Export() Export
 	// Processes are what it runs as.
 	Processes() []*Process

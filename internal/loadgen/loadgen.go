@@ -12,14 +12,18 @@ import (
 // Client is what the workload needs of an NFS client; version 4.1, as it locks.
 type Client interface {
 	nfsclient.Client
+	// OpenLocker is Open for a file that is to be locked.
 	OpenLocker(ctx context.Context, dir nfsclient.Handle, name string, o nfsclient.OpenOptions) (Locker, error)
 }
 
 // Locker is an open file with byte-range locks; *nfsclient.V4File.
 type Locker interface {
 	nfsclient.File
+	// Lock takes a byte-range lock for owner, a name within this client. If another owner is in the way the error is nfsclient.ErrDenied.
 	Lock(ctx context.Context, owner string, typ nfsclient.LockType, off, length uint64) error
+	// TestLock reports whether owner could take a lock: nil, or nfsclient.ErrDenied. It changes nothing.
 	TestLock(ctx context.Context, owner string, typ nfsclient.LockType, off, length uint64) error
+	// Unlock gives up a range.
 	Unlock(ctx context.Context, owner string, off, length uint64) error
 }
 

@@ -98,18 +98,26 @@ type Client interface {
 	Version() string
 	// Root is the handle of the export.
 	Root() Handle
+	// GetAttr returns the attributes of an object.
 	GetAttr(ctx context.Context, h Handle) (Attr, error)
+	// SetAttr changes those attributes that are set in set.
 	SetAttr(ctx context.Context, h Handle, set SetAttr) error
+	// Lookup finds a name in a directory.
 	Lookup(ctx context.Context, dir Handle, name string) (Handle, Attr, error)
+	// Open opens a file, which it makes first if o says so.
 	Open(ctx context.Context, dir Handle, name string, o OpenOptions) (File, error)
+	// Mkdir makes a directory with the permission bits of mode.
 	Mkdir(ctx context.Context, dir Handle, name string, mode uint32) (Handle, error)
-	// Remove removes a file, Rmdir an empty directory.
+	// Remove removes a file.
 	Remove(ctx context.Context, dir Handle, name string) error
+	// Rmdir removes an empty directory.
 	Rmdir(ctx context.Context, dir Handle, name string) error
+	// Rename moves a name to another, in place of what had that.
 	Rename(ctx context.Context, from Handle, oldName string, to Handle, newName string) error
 	// ReadDir calls fn for each entry but "." and ".." until it returns an error, which ReadDir returns too. With attrs, DirEntry.Attr is
 	// filled (READDIRPLUS in version 3).
 	ReadDir(ctx context.Context, dir Handle, attrs bool, fn func(DirEntry) error) error
+	// Stats returns what the client has been through so far.
 	Stats() Stats
 	// Close ends the client's state on the server, as far as ctx allows, and the connection.
 	Close(ctx context.Context) error
@@ -117,6 +125,7 @@ type Client interface {
 
 // File is an open file. All methods are safe for concurrent use.
 type File interface {
+	// Handle returns the file's handle.
 	Handle() Handle
 	// Read fills p from off and returns how many bytes there were; fewer than len(p) only before the end of file.
 	Read(ctx context.Context, p []byte, off uint64) (n int, eof bool, err error)
@@ -124,6 +133,7 @@ type File interface {
 	Write(ctx context.Context, p []byte, off uint64, how Stability) error
 	// Commit makes earlier unstable writes stable. It returns ErrVerifierChanged if the server may have lost some.
 	Commit(ctx context.Context) error
+	// Close ends the open, where the protocol has one.
 	Close(ctx context.Context) error
 }
 

@@ -56,6 +56,7 @@ var statusNames = map[Status]string{
 	ErrClientIDBusy: "CLIENTID_BUSY", ErrSeqFalseRetry: "SEQ_FALSE_RETRY", ErrDeadSession: "DEADSESSION",
 }
 
+// Error names the status as the RFC does.
 func (s Status) Error() string {
 	if name, ok := statusNames[s]; ok {
 		return "NFS status " + name
@@ -81,6 +82,7 @@ type Error struct {
 	index int // of the operation in its compound
 }
 
+// Error names the operation and the status.
 func (e *Error) Error() string { return "nfsclient: " + e.Op + ": " + e.Status.Error() }
 
 // Unwrap returns the status, for errors.Is.

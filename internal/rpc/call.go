@@ -77,6 +77,7 @@ type RejectError struct {
 	AuthStat uint32 // auth_stat when !Mismatch
 }
 
+// Error says why the call is rejected.
 func (e *RejectError) Error() string {
 	if e.Mismatch {
 		return "rpc: caller speaks an RPC version other than 2"

@@ -21,6 +21,7 @@ type ReplyError struct {
 	AuthStat  uint32     // auth_stat of a denial; 0 for a denial for the RPC version
 }
 
+// Error says why the call was not executed.
 func (e *ReplyError) Error() string {
 	switch {
 	case e.Denied && e.AuthStat == 0:

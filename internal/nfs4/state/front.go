@@ -12,6 +12,7 @@ type SequenceArgs struct {
 
 // Recorder tells what the replicated state knows of a slot. Tables is one; who calls Admit without the volume's lock wraps it in a View.
 type Recorder interface {
+	// Slot returns what is recorded of a slot, or why there is none.
 	Slot(id SessionID, slot uint32) (SlotInfo, Status)
 }
 

@@ -11,7 +11,9 @@ import (
 // KV receives every change of the tables as it happens; volume.Tx.Put and Del with the program's prefix are one. It must not keep key or
 // value after it returns, as both are scratch, and must preserve order, as one operation may delete a key and put it again.
 type KV interface {
+	// Put sets the value of a key.
 	Put(key, value []byte)
+	// Del deletes a key.
 	Del(key []byte)
 }
 
@@ -26,6 +28,7 @@ func (s SessionID) Client() ClientID { return ClientID(binary.BigEndian.Uint64(s
 
 func (s SessionID) counter() uint64 { return binary.BigEndian.Uint64(s[8:]) }
 
+// String returns the id in hexadecimal.
 func (s SessionID) String() string { return fmt.Sprintf("%x", s[:]) }
 
 // StateID is a stateid4. Other is the lower half of the client id, then a counter, big-endian.
