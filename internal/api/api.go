@@ -201,6 +201,7 @@ type Error struct {
 	Message string `json:"error"`
 }
 
+// Error returns Message.
 func (e *Error) Error() string { return e.Message }
 
 // Errorf makes an Error with an HTTP status.
@@ -269,18 +270,22 @@ type Backend interface {
 	Events(ctx context.Context, after uint64, wait bool) ([]cluster.Event, error)
 	// Do executes a command of the cluster: it returns when this node has applied it, with what became of it. by is who asks, for the events.
 	Do(ctx context.Context, by string, cmd cluster.Command) (cluster.Result, error)
+	// Token makes a token with which one machine can join.
 	Token(ctx context.Context, by string, r TokenRequest) (TokenResult, error)
 	// NodeCertificate renews a node's certificate; node is the one that asks.
 	NodeCertificate(ctx context.Context, node uint64, request string) (CertificateResult, error)
+	// AdminCertificate signs a certificate for an administrator.
 	AdminCertificate(ctx context.Context, by string, r CertificateRequest) (CertificateResult, error)
-	// Check, Explain and Transfer are passed on to the volume's leader; by is who asks.
+	// Check compares the copies of a volume. Like Transfer and Explain it is passed on to the volume's leader; by is who asks.
 	Check(ctx context.Context, by, volume string) (CheckResult, error)
 	// Transfer moves the leadership of a volume to the named node, or to the best one if to is empty, and returns when the new leader serves.
 	Transfer(ctx context.Context, by, volume, to string) (TransferResult, error)
+	// Explain says why a volume is where it is.
 	Explain(ctx context.Context, by, volume string) (Explanation, error)
 	// Backup writes a backup of a volume to w.
 	Backup(ctx context.Context, by, volume string, o BackupOptions, w io.Writer) error
 	// Restore makes a volume from backups, a full one and those that continue it, which r yields one after the other.
 	Restore(ctx context.Context, by string, spec config.VolumeSpec, r io.Reader) error
+	// Doctor says what is wrong with this node's machine.
 	Doctor(ctx context.Context) ([]doctor.Result, error)
 }
