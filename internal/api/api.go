@@ -113,7 +113,7 @@ type VolumeStatus struct {
 	Prefer    []string `json:"prefer,omitempty"`
 	// Placement says why the volume is led where it is.
 	Placement string `json:"placement,omitempty"`
-	// Problems say on which nodes the volume's copy could not be opened, and why.
+	// Problems say on which nodes the volume's copy is damaged or could not be opened, and why.
 	Problems []string `json:"problems,omitempty"`
 	// AddressProblem is why the address is not where it should be.
 	AddressProblem string      `json:"address_problem,omitempty"`
@@ -176,6 +176,8 @@ type ReplicaDigest struct {
 	// Digest is a SHA-256 of the whole state, file data included, in hex; empty if Error is set.
 	Digest string `json:"digest,omitempty"`
 	Error  string `json:"error,omitempty"`
+	// Damaged: there is no digest because the copy could not be read.
+	Damaged bool `json:"damaged,omitempty"`
 }
 
 // CheckResult is the outcome of comparing a volume's replicas.

@@ -201,7 +201,7 @@ const passedOn = "passed on for "
 // Check implements api.Backend.
 func (n *Node) Check(ctx context.Context, by, name string) (api.CheckResult, error) {
 	return onLeader(ctx, n, by, name,
-		func(s *service) (api.CheckResult, error) { return s.check(ctx) },
+		func(s *service) (api.CheckResult, error) { return s.check(ctx, by) },
 		func(c *api.Client) (api.CheckResult, error) { return c.Check(ctx, name) })
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +33,7 @@ const (
 type digests struct {
 	mu   sync.Mutex
 	last report // the digest fields only
-	// failed is the newest index that could not be digested, and err why.
+	// failed is the newest index that could not be digested for another reason than damage, and err why.
 	failed uint64
 	err    error
 }
@@ -50,13 +51,19 @@ func (d *digests) begin(index uint64) {
 func (d *digests) end(index uint64, sum volume.Digest, stable bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err != nil {
+	damaged := volume.IsDamage(err)
+	if err != nil && !damaged {
 		d.failed, d.err = max(d.failed, index), err
 	}
 	if index != d.last.DigestIndex {
 		return
 	}
-	if d.last = (report{}); err == nil {
+	switch {
+	case damaged:
+		d.last = report{DigestIndex: index, Unreadable: true}
+	case err != nil:
+		d.last = report{}
+	default:
 		d.last = report{DigestIndex: index, Digest: sum, DigestBusy: !stable}
 	}
 }
@@ -81,11 +88,15 @@ func (s *service) digest(index uint64) {
 		s.digests.end(index, volume.Digest{}, false, err)
 		return
 	}
+	began := time.Now()
 	s.work.Go(func() {
 		s.sendReport()
 		sum, stable, err := c.Sum(s.ctx)
 		if err != nil && s.ctx.Err() == nil {
 			s.log.Error("cannot digest the state for a check", "index", index, "err", err)
+		}
+		if err == nil {
+			s.couldRead(began)
 		}
 		s.digests.end(index, sum, stable, err)
 		s.sendReport()
@@ -102,7 +113,7 @@ func (s *service) sendReport() {
 		s.log.Error("cannot ask for free space", "err", err)
 		return
 	}
-	r.Free, r.Total, r.Below = free, total, free < uint64(s.spec.Load().Reserve)
+	r.Free, r.Total, r.Below, r.Damaged = free, total, free < uint64(s.spec.Load().Reserve), s.damage.marked()
 	s.replica.SetReport(r.encode())
 }
 
@@ -124,10 +135,16 @@ func (s *service) watchSpace() {
 	}
 }
 
-// check compares the volume's copies, on the leader.
-func (s *service) check(ctx context.Context) (api.CheckResult, error) {
+// errElsewhere is returned by checkOnce if another node leads now, because this one's copy turned out to be damaged.
+var errElsewhere = errors.New("this node's copy turned out to be damaged, and it leads no more")
+
+// check compares the volume's copies, on the leader. by is who asked for it.
+func (s *service) check(ctx context.Context, by string) (api.CheckResult, error) {
 	for try := 1; ; try++ {
 		res, busy, err := s.checkOnce(ctx)
+		if errors.Is(err, errElsewhere) && !strings.HasPrefix(by, passedOnTwice) {
+			return s.checkElsewhere(ctx, by)
+		}
 		if errors.Is(err, gateway.ErrNotServing) && try < checkTries && s.isLeader() {
 			// The lease lapsed for a moment.
 			pause(ctx, checkPause)
@@ -140,6 +157,25 @@ func (s *service) check(ctx context.Context) (api.CheckResult, error) {
 			return res, fmt.Errorf("volume %s: file data changed while it was compared, %d times; check again when less is written", s.name, try)
 		}
 	}
+}
+
+// passedOnTwice marks a check that a leader has passed on to its successor. There need not be more than two: who knows that its copy is damaged does not succeed.
+const passedOnTwice = passedOn + passedOn
+
+// checkElsewhere lets the new leader check.
+func (s *service) checkElsewhere(ctx context.Context, by string) (res api.CheckResult, err error) {
+	leader := s.replica.Status().Leader
+	for ; leader == 0 && ctx.Err() == nil; leader = s.replica.Status().Leader {
+		pause(ctx, checkPoll)
+	}
+	if leader == s.node.id.Node {
+		return res, fmt.Errorf("volume %s: this node leads again: check again", s.name)
+	}
+	c, err := s.node.peers.client(leader, passedOnTwice+strings.TrimPrefix(by, passedOn))
+	if err != nil {
+		return res, err
+	}
+	return c.Check(ctx, s.name)
 }
 
 // isLeader reports whether this node leads, with the lease or without.
@@ -156,6 +192,9 @@ func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool
 		own, ok, err := s.digests.after(floor)
 		if err != nil {
 			return res, false, fmt.Errorf("volume %s: digest this node's copy: %w", s.name, err)
+		}
+		if ok && own.Unreadable && s.escape(errDigestDamaged) {
+			return res, false, fmt.Errorf("volume %s: %w: check again", s.name, errElsewhere)
 		}
 		if ok {
 			res, busy, done := s.compare(own, s.replica.Status().Peers, &skipped)
@@ -192,22 +231,36 @@ func (p *patience) over(id uint64, passed bool) bool {
 	return false
 }
 
-// compare compares the peers' digests with our own; done is false while some are still to come.
+// errDigestDamaged stands for the error that the digest's goroutine met.
+var errDigestDamaged = errors.New("it could not be digested")
+
+// compare compares the peers' digests and our own; done is false while some are still to come.
 func (s *service) compare(own report, peers []replica.PeerStatus, skipped *patience) (res api.CheckResult, busy, done bool) {
-	add := func(id uint64, sum volume.Digest) {
-		res.Replicas = append(res.Replicas, api.ReplicaDigest{Node: s.node.nodeName(id), Index: own.DigestIndex, Digest: hex.EncodeToString(sum[:])})
+	res.Volume, res.Equal = s.name, true
+	var first *volume.Digest // of those that could be read
+	add := func(id uint64, r report) {
+		d := api.ReplicaDigest{Node: s.node.nodeName(id), Index: own.DigestIndex}
+		switch {
+		case r.Unreadable:
+			d.Damaged, d.Error, res.Equal = true, "is damaged: its disk gives bad data or none, as the node's log says", false
+		case first == nil:
+			first = &r.Digest
+		default:
+			res.Equal = res.Equal && r.Digest == *first
+		}
+		if !r.Unreadable {
+			d.Digest, busy = hex.EncodeToString(r.Digest[:]), busy || r.DigestBusy
+		}
+		res.Replicas = append(res.Replicas, d)
 	}
-	res.Volume, res.Equal, busy = s.name, true, own.DigestBusy
-	add(s.node.id.Node, own.Digest)
+	add(s.node.id.Node, own)
 	for _, p := range peers {
 		if replica.IsWitness(p.ID) {
 			continue
 		}
 		r, ok := decodeReport(p.Report)
 		if ok && r.DigestIndex == own.DigestIndex && !r.Digesting {
-			busy = busy || r.DigestBusy
-			res.Equal = res.Equal && r.Digest == own.Digest
-			add(p.ID, r.Digest)
+			add(p.ID, r)
 			continue
 		}
 		why := "does not answer"

@@ -14,16 +14,19 @@ import (
 	"holdfast/internal/cluster"
 	"holdfast/internal/identity"
 	"holdfast/internal/replica"
+	"holdfast/internal/store"
 	"holdfast/internal/vfs"
 	"holdfast/internal/volume"
 )
 
 func TestReport(t *testing.T) {
 	want := report{Free: 1 << 40, Total: 1 << 41, Below: true, DigestIndex: 77, Digest: volume.Digest{1, 2, 3}, DigestBusy: true, Digesting: true}
-	b := want.encode()
-	if got, ok := decodeReport(b); !ok || got != want {
-		t.Errorf("%+v, %t", got, ok)
+	for _, want := range []report{want, {DigestIndex: 5, Unreadable: true}, {Damaged: true}} {
+		if got, ok := decodeReport(want.encode()); !ok || got != want {
+			t.Errorf("%+v, %t", got, ok)
+		}
 	}
+	b := want.encode()
 	if len(b) > replica.MaxReportBytes {
 		t.Errorf("a report has %d bytes, at most %d are carried", len(b), replica.MaxReportBytes)
 	}
@@ -36,6 +39,7 @@ func TestReport(t *testing.T) {
 func TestCompare(t *testing.T) {
 	own := report{DigestIndex: 50, Digest: volume.Digest{7}}
 	busy, other := own, own
+	damaged := report{DigestIndex: 50, Unreadable: true}
 	busy.DigestBusy = true
 	other.Digest = volume.Digest{8}
 	second := int64(time.Second)
@@ -50,6 +54,7 @@ func TestCompare(t *testing.T) {
 	}{
 		{"same", replica.PeerStatus{}, own, true, false, true, false, true},
 		{"differs", replica.PeerStatus{}, other, false, false, true, false, true},
+		{"damaged there", replica.PeerStatus{}, damaged, false, false, true, false, true},
 		{"busy there", replica.PeerStatus{}, busy, true, true, true, false, true},
 		{"not there yet", replica.PeerStatus{Applied: 49}, report{DigestIndex: 3}, false, false, false, false, false},
 		{"digesting", replica.PeerStatus{Applied: 60}, report{DigestIndex: 50, Digesting: true}, false, false, false, false, false},
@@ -102,6 +107,30 @@ func TestDigests(t *testing.T) {
 	}
 	if _, _, err := d.after(12); err != nil {
 		t.Errorf("an old failure ends a new check: %v", err)
+	}
+	d.begin(15)
+	d.end(15, volume.Digest{}, false, fmt.Errorf("digest: %w", store.ErrUnreadable))
+	if r, ok, err := d.after(12); !ok || err != nil || r != (report{DigestIndex: 15, Unreadable: true}) {
+		t.Errorf("a copy that cannot be read: %+v, %t, %v", r, ok, err)
+	}
+}
+
+// TestCompareDamagedHere compares on a leader that has nobody to hand over to: the others are compared with each other.
+func TestCompareDamagedHere(t *testing.T) {
+	n := &Node{id: &identity.Identity{Name: "a", Node: 1}}
+	n.cluster = clusterOf(t, cluster.Node{Number: 1, Name: "a"}, cluster.Node{Number: 2, Name: "b"}, cluster.Node{Number: 3, Name: "c"})
+	s := &service{node: n, name: "v"}
+	good, bad := report{DigestIndex: 50, Digest: volume.Digest{7}}, report{DigestIndex: 50, Digest: volume.Digest{8}}
+	for _, third := range []report{good, bad} {
+		var skipped patience
+		res, busy, done := s.compare(report{DigestIndex: 50, Unreadable: true},
+			[]replica.PeerStatus{{ID: 2, Report: good.encode()}, {ID: 3, Report: third.encode()}}, &skipped)
+		if busy || !done || res.Equal || len(res.Missing) != 0 || len(res.Replicas) != 3 || !res.Replicas[0].Damaged || res.Replicas[0].Digest != "" {
+			t.Errorf("%+v, busy %t, done %t", res, busy, done)
+		}
+		if same := res.Replicas[1].Digest == res.Replicas[2].Digest; same != (third == good) {
+			t.Errorf("%+v", res.Replicas)
+		}
 	}
 }
 

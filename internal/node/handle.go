@@ -66,14 +66,15 @@ func (s *service) await(conn *clientConn) bool {
 	return s.phases.awaitServing(s.ctx) && conn.Err() == nil
 }
 
-// read answers a request that does not mutate. While the lease is interrupted it waits for it to come back, or for another leader.
+// read answers a request that does not mutate. While the lease is interrupted it waits for it to come back, or for another leader. What this node's copy does not give back any
+// more it leaves to another leader, if there can be one.
 func (s *service) read(conn *clientConn, req *gateway.Request) {
 	buf := replyPool.Get().(*[]byte)
 	var e xdr.Encoder
 	for {
 		e.Reset((*buf)[:0])
 		err := s.gate.Read(conn, req, &e)
-		if err == nil {
+		if err == nil || errors.Is(err, gateway.ErrDamaged) && !s.escape(err) {
 			// A failure means that the connection is gone, and the reply with it.
 			_ = conn.SendRelease(e.Bytes(), putReply)
 			return

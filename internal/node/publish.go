@@ -11,7 +11,6 @@ import (
 
 	"holdfast/internal/cluster"
 	"holdfast/internal/gateway"
-	"holdfast/internal/replica"
 	"holdfast/internal/volume"
 )
 
@@ -118,6 +117,9 @@ func (s *service) governOnce(ctx context.Context, term uint64, stable map[uint64
 		return nil // it is being deleted
 	}
 	err := errors.Join(s.publishExports(term), s.publishLimit(), s.publishVersion())
+	if wait, aside := s.stepAside(v); wait {
+		return errors.Join(err, aside)
+	}
 	if err := errors.Join(err, s.fitMembers(ctx, state, v)); err != nil {
 		return err
 	}
@@ -156,7 +158,7 @@ func (s *service) place(state *cluster.State, v *cluster.Volume, stable map[uint
 	o := cluster.Observed{Leader: s.node.id.Node, Stable: stable, Now: now}
 	able := map[uint64]bool{}
 	for _, p := range s.replica.Status().Peers {
-		if p.Voter && p.Active && p.InSync && !p.NeedsSnapshot && !p.Recovering && !replica.IsWitness(p.ID) {
+		if canLead(&p) {
 			able[p.ID] = true
 			o.Able = append(o.Able, p.ID)
 			if _, ok := stable[p.ID]; !ok {

@@ -108,7 +108,7 @@ func (n *Node) meet(s *cluster.State) {
 		if r.Status().Leader == 0 && !self.Standby && !self.Leaving {
 			continue // it may be reluctant because it is not the volume's home, until there is a first leader
 		}
-		r.SetReluctant(self.Standby || self.Leaving)
+		r.SetReluctant(self.Standby || self.Leaving || damaged(g))
 	}
 }
 
@@ -143,7 +143,7 @@ func (n *Node) keep(v *cluster.Volume) error {
 	self := state.Node(n.id.Node)
 	// A new volume is led first by the node that is its home, if that is there.
 	away := !begun && state.Home(v) != n.id.Node
-	g.raft().SetReluctant(away || self != nil && (self.Standby || self.Leaving))
+	g.raft().SetReluctant(away || self != nil && (self.Standby || self.Leaving) || damaged(g))
 	n.log.Info("this node keeps the volume", "volume", v.Spec.Name, "id", v.ID)
 	n.cluster.changes.signal()
 	return nil

@@ -19,13 +19,19 @@ type report struct {
 	DigestBusy bool
 	// Digesting: the digest is still to come.
 	Digesting bool
+	// Unreadable: there is no digest of DigestIndex, as the copy is damaged.
+	Unreadable bool
+	// Damaged: the copy is known to be damaged.
+	Damaged bool
 }
 
 const (
-	reportBytes          = 8 + 8 + 1 + 8 + 32
-	reportBelow     byte = 1
-	reportBusy      byte = 2
-	reportDigesting byte = 4
+	reportBytes           = 8 + 8 + 1 + 8 + 32
+	reportBelow      byte = 1
+	reportBusy       byte = 2
+	reportDigesting  byte = 4
+	reportUnreadable byte = 8
+	reportDamaged    byte = 16
 )
 
 func (r *report) encode() []byte {
@@ -42,6 +48,12 @@ func (r *report) encode() []byte {
 	if r.Digesting {
 		flags |= reportDigesting
 	}
+	if r.Unreadable {
+		flags |= reportUnreadable
+	}
+	if r.Damaged {
+		flags |= reportDamaged
+	}
 	b = append(b, flags)
 	b = binary.BigEndian.AppendUint64(b, r.DigestIndex)
 	return append(b, r.Digest[:]...)
@@ -57,6 +69,8 @@ func decodeReport(b []byte) (r report, ok bool) {
 	r.Below = b[16]&reportBelow != 0
 	r.DigestBusy = b[16]&reportBusy != 0
 	r.Digesting = b[16]&reportDigesting != 0
+	r.Unreadable = b[16]&reportUnreadable != 0
+	r.Damaged = b[16]&reportDamaged != 0
 	r.DigestIndex = binary.BigEndian.Uint64(b[17:])
 	copy(r.Digest[:], b[25:])
 	return r, true

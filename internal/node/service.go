@@ -55,6 +55,7 @@ type service struct {
 	phases  *phases
 	full    atomic.Bool // a replica is below its reserve
 	digests digests
+	damage  *damage
 	leader  leaderState
 	// changing: the members are being changed.
 	changing  atomic.Bool
@@ -102,6 +103,9 @@ func newService(ctx context.Context, n *Node, v *cluster.Volume) (_ *service, er
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make its folder: %w", err)
 	}
+	if err := s.openDamage(dir); err != nil {
+		return nil, err
+	}
 	s.exports = export.NewTable(net.DefaultResolver)
 	table, err := v.Spec.Table()
 	if err != nil {
@@ -118,7 +122,7 @@ func newService(ctx context.Context, n *Node, v *cluster.Volume) (_ *service, er
 	}
 	nfs, programs := newPrograms(v.Handle, s.name)
 	s.nfs4 = nfs
-	s.volume, err = volume.Open(volume.Config{ID: v.Handle, Name: s.name, Store: s.store, Programs: programs})
+	s.volume, err = volume.Open(volume.Config{ID: v.Handle, Name: s.name, Store: s.store, Programs: programs, Damaged: s.metDamage})
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +160,10 @@ func (s *service) id() uint32   { return s.number }
 func (s *service) start() {
 	s.work.Go(func() { s.exports.Run(s.ctx) })
 	s.work.Go(s.tick)
+	s.work.Go(s.watchDamage)
+	if s.damage.marked() {
+		s.damage.signal()
+	}
 	s.door.start()
 	s.replica.Start()
 }

@@ -93,7 +93,7 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume) api.VolumeS
 
 // describe adds what the volume's copy at this node knows.
 func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluster.Volume, st *replica.Status) {
-	vs.Serving, vs.LeaseMS = s.isServing(), st.LeaseNS/int64(time.Millisecond)
+	vs.Serving, vs.LeaseMS, vs.Problems = s.isServing(), st.LeaseNS/int64(time.Millisecond), s.problems()
 	vs.UsedBytes, vs.SizeBytes = s.volume.Usage()
 	for _, e := range s.volume.Exports() {
 		vs.Published = append(vs.Published, e.Path)

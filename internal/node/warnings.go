@@ -19,8 +19,9 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 		w, b := volumeWarnings(&s.Volumes[i], s, local)
 		worse, bad = append(worse, w...), append(bad, b...)
 	}
-	if s.ClusterLeader == "" && state.ID != "" {
-		worse = append(worse, "the cluster has no leader, so nothing can be configured: most of its nodes must be up and reach each other")
+	if state.ID != "" {
+		w, b := voteWarnings(s)
+		worse, bad = append(worse, w...), append(bad, b...)
 	}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
@@ -54,7 +55,7 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 		warn(&worse, "THE NEWEST DATA HAS ONE COPY, on node %s: the other data node is lost or behind. Do not stop or delete node %s until it is back in sync", v.Leader, v.Leader)
 	}
 	for _, p := range v.Problems {
-		warn(&worse, "a copy cannot be opened, on %s. Where that does not mend by itself, look at the disk, and make the copy anew: `holdfast check %s --repair --wrong NODE`", p, v.Name)
+		warn(&worse, "a copy is damaged or cannot be opened, on %s. Where that does not mend by itself, look at the disk, and make the copy anew: `holdfast check %s --repair --wrong NODE`", p, v.Name)
 	}
 	if v.AddressProblem != "" {
 		warn(&worse, "its address is not on node %s, so clients do not reach it: %s", v.Leader, v.AddressProblem)
