@@ -83,9 +83,10 @@ func checkOutcome(res api.CheckResult) error {
 	return nil
 }
 
-// wrongCopies returns the nodes whose copies differ from those of most. named is the node that a person holds for the wrong one, if any.
+// wrongCopies returns the nodes whose copies differ from those of most. named is the node that a person holds for the wrong one, if any: its copy may be one that
+// cannot even be read.
 func wrongCopies(res api.CheckResult, named string) ([]string, error) {
-	if err := checkOutcome(res); len(res.Missing) > 0 {
+	if err := checkOutcome(res); len(res.Missing) > 0 && !slices.Equal(res.Missing, []string{named}) {
 		return nil, err
 	}
 	count := map[string]int{}
@@ -118,13 +119,34 @@ func (o *options) repair(cmd *cobra.Command, res api.CheckResult, named string) 
 		return err
 	}
 	for _, node := range wrong {
+		why := "it differs from the others"
+		if slices.Contains(res.Missing, node) {
+			why = "it cannot be compared with the others"
+			if err := o.mustAnswer(cmd, node); err != nil {
+				return err
+			}
+		}
 		o.sayf("volume %s: the copy on node %s is made anew", res.Volume, node)
-		rebuild := cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: res.Volume, Node: node, Why: "it differs from the others"}}
+		rebuild := cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: res.Volume, Node: node, Why: why}}
 		if _, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (cluster.Result, error) { return c.Do(ctx, rebuild) }); err != nil {
 			return err
 		}
 		if err := o.awaitRebuilt(cmd, res.Volume, node); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// mustAnswer is an error unless a node is up: one that is not may have a good copy, and could not make another.
+func (o *options) mustAnswer(cmd *cobra.Command, node string) error {
+	s, err := ask(cmd, o, o.status)
+	if err != nil {
+		return err
+	}
+	for _, n := range s.Nodes {
+		if n.Name == node && n.State == api.NodeSilent {
+			return fmt.Errorf("node %s does not answer, so that its copy cannot be made anew: start it, or replace it (`holdfast node replace %s`)", node, node)
 		}
 	}
 	return nil

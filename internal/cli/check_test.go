@@ -32,6 +32,8 @@ func TestWrongCopies(t *testing.T) {
 		{"two copies, one named", copies("1", "2"), "a", []string{"a"}, ""},
 		{"a stranger is named", copies("1", "2"), "z", nil, "node z keeps no copy"},
 		{"one is missing", missing, "", nil, "no digest from c"},
+		{"one is missing, and named", missing, "c", []string{"c"}, ""},
+		{"one is missing, another is named", missing, "a", nil, "no digest from c"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := wrongCopies(tt.res, tt.named)

@@ -42,6 +42,12 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 	return append(worse, bad...)
 }
 
+// problemNode is the node that a problem of a volume's copy is on, as people type it.
+func problemNode(problem string) string {
+	node, _, _ := strings.Cut(strings.TrimPrefix(problem, "node "), ":")
+	return node
+}
+
 // volumeWarnings are those of one volume, the ones that hurt first.
 func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad []string) {
 	warn := func(list *[]string, format string, args ...any) {
@@ -54,7 +60,7 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 		warn(&worse, "THE NEWEST DATA HAS ONE COPY, on node %s: the other data node is lost or behind. Do not stop or delete node %s until it is back in sync", v.Leader, v.Leader)
 	}
 	for _, p := range v.Problems {
-		warn(&worse, "a copy is damaged or cannot be opened, on %s. Where that does not mend by itself, look at the disk, and make the copy anew: `holdfast check %s --repair --wrong NODE`", p, v.Name)
+		warn(&worse, "a copy is damaged or cannot be opened, on %s. Where that does not mend by itself, look at the disk, and make the copy anew: `holdfast check %s --repair --wrong %s`", p, v.Name, problemNode(p))
 	}
 	if v.AddressProblem != "" {
 		warn(&worse, "its address is not on node %s, so clients do not reach it: %s", v.Leader, v.AddressProblem)
