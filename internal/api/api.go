@@ -31,6 +31,7 @@ type Status struct {
 	Revision uint64 `json:"revision"`
 	// ClusterLeader leads the cluster's own group: without one nothing can be configured, but volumes are served.
 	ClusterLeader string         `json:"cluster_leader"`
+	Group         ClusterGroup   `json:"cluster_group"`
 	Maintenance   string         `json:"maintenance,omitempty"` // why and until when, empty outside of it
 	Nodes         []NodeStatus   `json:"nodes"`
 	Volumes       []VolumeStatus `json:"volumes"`
@@ -38,6 +39,26 @@ type Status struct {
 	RSSBytes uint64 `json:"rss_bytes"`
 	// Warnings are the things that a person should look at, worst first, each with what to do.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// ClusterGroup is the cluster's own group, which decides what is configured: as its leader sees it where the leader could be asked, otherwise as the answering node does.
+type ClusterGroup struct {
+	Role    string `json:"role"` // in the group, of the node that said this
+	Term    uint64 `json:"term"`
+	Serving bool   `json:"serving"` // it leads, and a majority is there
+	// Changing: nodes come or go; until that is done, both the old and the new ones have to agree.
+	Changing bool          `json:"changing,omitempty"`
+	Voters   []VoterStatus `json:"voters"`
+	// Majority is how many of the voters must be up and reach each other.
+	Majority int `json:"majority"`
+}
+
+// VoterStatus is a node that votes in the cluster's own group.
+type VoterStatus struct {
+	Node string `json:"node"`
+	ID   uint64 `json:"id"`
+	// State is whether the leader hears of it or, where there is none, whether it answered.
+	State NodeState `json:"state"`
 }
 
 // NodeStatus is one member of the cluster.

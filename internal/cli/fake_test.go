@@ -142,6 +142,10 @@ func (f *fakeNode) Status(_ context.Context, local bool) api.Status {
 		Cluster: s.Name, ClusterID: s.ID, Node: "a", ID: 1, Role: "data", Release: "v1.2.3", Started: time.Now().Add(-26 * time.Hour), ClusterVersion: s.Version,
 		Revision: s.Revision, ClusterLeader: "a", RSSBytes: 61 << 20, Nodes: []api.NodeStatus{}, Volumes: []api.VolumeStatus{},
 	}
+	status.Group = api.ClusterGroup{Role: "leader", Term: 3, Serving: true, Majority: len(s.Voters())/2 + 1}
+	for _, v := range s.Voters() {
+		status.Group.Voters = append(status.Group.Voters, api.VoterStatus{Node: s.NodeName(v), ID: v})
+	}
 	if m := s.Maintenance; m != nil {
 		status.Maintenance = m.Why + " until " + m.Until.UTC().Format(time.TimeOnly)
 	}
@@ -163,6 +167,11 @@ func (f *fakeNode) Status(_ context.Context, local bool) api.Status {
 	defer f.mu.Unlock()
 	if f.tweak != nil && !local {
 		f.tweak(&status)
+	}
+	for i := range status.Group.Voters {
+		v := &status.Group.Voters[i]
+		at := slices.IndexFunc(status.Nodes, func(n api.NodeStatus) bool { return n.ID == v.ID })
+		v.State = status.Nodes[at].State
 	}
 	return status
 }

@@ -116,7 +116,7 @@ func judge(s api.Status) cell {
 	case len(names[api.SafetyReduced]) > 0:
 		return cell{"REDUCED: all volumes are served and survive another loss, but " + volumes(api.SafetyReduced) + "without a copy." + silentText(silent), warn}
 	case s.ClusterLeader == "":
-		return cell{"ATTENTION: all volumes are safe and served, but nothing can be configured: no majority of the nodes leads the cluster." + silentText(silent), warn}
+		return cell{"ATTENTION: all volumes are safe and served, but nothing can be configured: the cluster's own group has no leader." + silentText(silent), warn}
 	case len(silent) > 0:
 		return cell{"ATTENTION: all volumes are safe and served." + silentText(silent), warn}
 	case len(s.Warnings) > 0:
@@ -163,11 +163,41 @@ func printStatus(o *options, s api.Status) error {
 	}
 	leads := s.ClusterLeader
 	if leads == "" {
-		leads = p.paint(bad, "nobody: nothing can be configured until a majority of the nodes is back")
+		leads = p.paint(bad, "nobody")
 	}
-	_, err := fmt.Fprintf(o.out, "\ncluster %s, version %d, configuration %d, led by %s; node %s answered, up %s, %s of memory\n",
-		s.Cluster, s.ClusterVersion, s.Revision, leads, s.Node, spanText(time.Since(s.Started)), bytesText(s.RSSBytes))
+	_, err := fmt.Fprintf(o.out, "\ncluster %s, version %d, configuration %d, led by %s%s\nnode %s answered, up %s, %s of memory\n",
+		s.Cluster, s.ClusterVersion, s.Revision, leads, votesText(p, &s.Group), s.Node, spanText(time.Since(s.Started)), bytesText(s.RSSBytes))
 	return err
+}
+
+// votesText says who decides what is configured.
+func votesText(p painter, g *api.ClusterGroup) string {
+	if len(g.Voters) == 0 {
+		return "" // a node of an earlier release
+	}
+	var names, silent []string
+	for _, v := range g.Voters {
+		names = append(names, v.Node)
+		if v.State == api.NodeSilent {
+			silent = append(silent, v.Node)
+		}
+	}
+	here := len(names) - len(silent)
+	text := fmt.Sprintf("; %s vote", list(names))
+	switch {
+	case len(names) == 1:
+		text = fmt.Sprintf("; %s alone votes", names[0])
+	case len(silent) == 0:
+		text += fmt.Sprintf(", %d must be there and all are", g.Majority)
+	case here < g.Majority:
+		text += ", " + p.paint(bad, fmt.Sprintf("%d must be there and %d are", g.Majority, here))
+	default:
+		text += ", " + p.paint(warn, fmt.Sprintf("%d must be there and %d are", g.Majority, here))
+	}
+	if g.Changing {
+		text += "; that is changing"
+	}
+	return text
 }
 
 func safetyCell(v api.VolumeStatus) cell {

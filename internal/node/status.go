@@ -21,19 +21,26 @@ const statusPatience = 800 * time.Millisecond
 // Status implements api.Backend.
 func (n *Node) Status(ctx context.Context, local bool) api.Status {
 	state := n.cluster.state()
-	s := n.localStatus(state)
+	var answers map[uint64]api.Status
 	if !local {
-		n.merge(&s, state, n.askAll(ctx, state))
+		answers = n.askAll(ctx, state)
+	}
+	// The node's own view last, so that it is not older than the others' when a node has not answered.
+	s := n.localStatus(ctx, state)
+	if !local {
+		n.merge(&s, state, answers)
 	}
 	s.Warnings = warnings(&s, state, local)
 	return s
 }
 
 // localStatus is what this node knows by itself.
-func (n *Node) localStatus(state *cluster.State) api.Status {
+func (n *Node) localStatus(ctx context.Context, state *cluster.State) api.Status {
+	q := n.inquire(ctx, state)
+	group := q.known(n.cluster.replica)
 	s := api.Status{
 		Cluster: n.id.ClusterName, ClusterID: n.id.ClusterID, Node: n.id.Name, ID: n.id.Node, Role: string(n.id.Role), Release: n.release, Started: n.started,
-		ClusterVersion: state.Version, Revision: state.Revision, ClusterLeader: state.NodeName(n.cluster.leader()), RSSBytes: residentBytes(),
+		ClusterVersion: state.Version, Revision: state.Revision, ClusterLeader: state.NodeName(group.Leader), Group: n.votes(state, &group), RSSBytes: residentBytes(),
 	}
 	if m := state.Maintenance; m != nil && (m.Until.IsZero() || time.Now().Before(m.Until)) {
 		s.Maintenance = cmp.Or(m.Why, "no reason was given")
@@ -53,13 +60,13 @@ func (n *Node) localStatus(state *cluster.State) api.Status {
 		s.Nodes = append(s.Nodes, ns)
 	}
 	for i := range state.Volumes {
-		s.Volumes = append(s.Volumes, n.volumeStatus(state, &state.Volumes[i]))
+		s.Volumes = append(s.Volumes, n.volumeStatus(state, &state.Volumes[i], q))
 	}
 	return s
 }
 
 // volumeStatus is what this node knows of a volume.
-func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume) api.VolumeStatus {
+func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume, q inquiry) api.VolumeStatus {
 	vs := api.VolumeStatus{
 		Name: v.Spec.Name, ID: v.ID, Address: v.Spec.MountAddr().String(), Copies: v.Spec.Copies, Prefer: v.Spec.Prefer,
 		SizeBytes: uint64(v.Spec.Size), Exports: []string{}, Safety: api.SafetyDown,
@@ -80,7 +87,7 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume) api.VolumeS
 		}
 		return vs
 	}
-	st := g.raft().Status()
+	st := q.known(g.raft())
 	vs.Role, vs.Leader, vs.Term = st.Role.String(), state.NodeName(st.Leader), st.Term
 	vs.Commit, vs.Applied, vs.First, vs.Last, vs.MissedTicks = st.Commit, st.Applied, st.First, st.Last, st.MissedTicks
 	if s, ok := g.(*service); ok {
@@ -208,6 +215,7 @@ func (n *Node) merge(s *api.Status, state *cluster.State, answers map[uint64]api
 			ns.State, ns.Release, ns.Started = api.NodeAnswers, a.Release, a.Started
 		}
 	}
+	mergeVotes(s, answers)
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
 		problems := v.Problems

@@ -19,8 +19,9 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 		w, b := volumeWarnings(&s.Volumes[i], s, local)
 		worse, bad = append(worse, w...), append(bad, b...)
 	}
-	if s.ClusterLeader == "" && state.ID != "" {
-		worse = append(worse, "the cluster has no leader, so nothing can be configured: most of its nodes must be up and reach each other")
+	if state.ID != "" {
+		w, b := voteWarnings(s)
+		worse, bad = append(worse, w...), append(bad, b...)
 	}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
