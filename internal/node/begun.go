@@ -48,7 +48,8 @@ func loadBegun(data string) (*begun, error) {
 		err = json.Unmarshal(text, &b.groups)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read which volumes this node has: %w", err)
+		return nil, fmt.Errorf("%s, which says in which volumes this node has a part, cannot be read: %w. Without it the node does not know what it has promised the others: "+
+			"restore the file, or take a new machine in this one's place with `holdfast node replace`", b.file, err)
 	}
 	return b, nil
 }

@@ -37,6 +37,7 @@ func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (me
 	cfg.Timing = timing(n.cluster.state().Timing)
 	cfg.Meta = replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}
 	cfg.Clock, cfg.Fatal = n.clock, n.fail
+	cfg.Name = func(member uint64) string { return n.nodeName(transport.NodeOf(member)) }
 	r, err := replica.New(cfg)
 	if err != nil {
 		return member{}, err

@@ -34,6 +34,15 @@ func (m member) Transfer(ctx context.Context, node uint64) error {
 	return m.Replica.Transfer(ctx, node)
 }
 
+// names returns the names of members' nodes.
+func (n *Node) names(members []uint64) []string {
+	var names []string
+	for _, id := range members {
+		names = append(names, n.nodeName(transport.NodeOf(id)))
+	}
+	return names
+}
+
 // nodesOf returns the nodes of members.
 func nodesOf(members []uint64) []uint64 {
 	nodes := slices.Clone(members)

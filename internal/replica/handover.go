@@ -64,7 +64,7 @@ func (c *Core) successor(want uint64, tolerated byte) (uint64, error) {
 	case best != 0:
 		return best, nil
 	case want != 0:
-		return 0, fmt.Errorf("%w: %d is not in sync", ErrNoSuccessor, want)
+		return 0, fmt.Errorf("%w: the one that was named is not in sync", ErrNoSuccessor)
 	}
 	return 0, ErrNoSuccessor
 }

@@ -364,7 +364,7 @@ func (r *Replica) Unreachable(node uint64) {
 
 // PeerGone takes from the transport that a node's process is dead.
 func (r *Replica) PeerGone(node uint64) {
-	r.cfg.Logger.Info("a member's process is gone", "peer", node)
+	r.cfg.Logger.Info("a member's process is gone", "peer", r.cfg.Name(node))
 	r.call(func(now int64) {
 		for _, id := range r.core.on(node) {
 			r.core.PeerGone(now, id)

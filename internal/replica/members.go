@@ -257,7 +257,7 @@ func (m *memberCall) handOver() bool {
 	}
 	err := <-m.transfer.result
 	if err == nil {
-		err = fmt.Errorf("%w any more: handed over to %d, as this member is to go", ErrNotLeader, m.transfer.to)
+		err = fmt.Errorf("%w any more: handed over to %s, as this member is to go", ErrNotLeader, m.r.cfg.Name(m.transfer.to))
 	}
 	return m.end(err)
 }

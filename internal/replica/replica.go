@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,7 +71,7 @@ type Config struct {
 	// is in the log (SetMembers).
 	ID    uint64
 	Peers []uint64
-	// Fresh tells that this node has never had this group, so that the replica need not ask all others what it may have forgotten (DESIGN.md, "A blank
+	// Fresh tells that this member is a new one, so that the replica need not ask all others what it may have forgotten (DESIGN.md, "A blank
 	// replica"). If ID is not among Peers it joins: it follows whoever leads and learns of its membership from that. The caller must know it durably, and may note
 	// that it does not hold any more once New has returned; a replica that has state already takes no notice of it.
 	Fresh bool
@@ -94,8 +95,9 @@ type Config struct {
 	Event func(Event)
 	// Fatal is called once if the replica cannot go on: storage failed, or an invariant broke. The process should exit. It must not call Close.
 	Fatal func(error)
-	// Logger defaults to slog.Default().
+	// Logger defaults to slog.Default(); Name is what it calls a member, by default the member's number.
 	Logger *slog.Logger
+	Name   func(member uint64) string
 
 	// CheckpointBytes and CheckpointInterval say how often the state machine is told to checkpoint: after so many bytes logged, or so much
 	// time if anything was.
@@ -150,6 +152,9 @@ func (c Config) withDefaults() (Config, error) {
 		c.Event = func(Event) {}
 	}
 	orDefault(&c.Logger, slog.Default())
+	if c.Name == nil {
+		c.Name = func(member uint64) string { return strconv.FormatUint(member, 10) }
+	}
 	orDefault(&c.CheckpointBytes, DefaultCheckpointBytes)
 	orDefault(&c.CheckpointInterval, DefaultCheckpointInterval)
 	orDefault(&c.RetainBytes, DefaultRetainBytes)

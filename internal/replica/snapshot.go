@@ -137,7 +137,7 @@ func (r *snapshotReader) Read(p []byte) (int, error) {
 // sendSnapshot does a SnapshotWork.
 func (r *Replica) sendSnapshot(w SnapshotWork, sent *atomic.Int64) {
 	began := r.cfg.Clock.MonotonicNS()
-	log := r.cfg.Logger.With("peer", w.To)
+	log := r.cfg.Logger.With("peer", r.cfg.Name(w.To))
 	log.Info("sending a snapshot", "index", w.Index)
 	index, err := r.trySnapshot(r.ctx, w, sent)
 	if err != nil {
@@ -243,10 +243,10 @@ func (r *Replica) ReceiveSnapshot(ctx context.Context, from uint64, s transport.
 	meta, err := r.receive(from, s)
 	r.endInstall(from, meta)
 	if err != nil {
-		r.cfg.Logger.Warn("receiving a snapshot failed", "peer", from, "bytes", r.installedBytes.Load(), "err", err)
+		r.cfg.Logger.Warn("receiving a snapshot failed", "peer", r.cfg.Name(from), "bytes", r.installedBytes.Load(), "err", err)
 		return errors.Join(err, sendFrame(s, frameAnswer, snapshotAnswer{Reason: err.Error()}))
 	}
-	r.cfg.Logger.Info("installed a snapshot", "peer", from, "index", meta.Index, "bytes", r.installedBytes.Load())
+	r.cfg.Logger.Info("installed a snapshot", "peer", r.cfg.Name(from), "index", meta.Index, "bytes", r.installedBytes.Load())
 	return sendFrame(s, frameAnswer, snapshotAnswer{OK: true})
 }
 
@@ -281,7 +281,7 @@ func (r *Replica) beginInstall(ctx context.Context, from uint64, offer snapshotO
 func (r *Replica) receive(from uint64, s transport.Stream) (*SnapshotMeta, error) {
 	since := r.cfg.StateMachine.Applied()
 	r.installedBytes.Store(0)
-	r.cfg.Logger.Info("receiving a snapshot", "peer", from, "since", since)
+	r.cfg.Logger.Info("receiving a snapshot", "peer", r.cfg.Name(from), "since", since)
 	if err := sendFrame(s, frameAnswer, snapshotAnswer{OK: true, Since: since}); err != nil {
 		return nil, err
 	}
@@ -301,7 +301,7 @@ func (r *Replica) installStream(in SnapshotMeta, since uint64, stream io.Reader,
 	}
 	if !in.Conf.has(r.cfg.ID) {
 		// The log would not take it: raft installs nothing where it is not a member.
-		return nil, fmt.Errorf("%w: %d is not a member any more", ErrSnapshotRefused, r.cfg.ID)
+		return nil, fmt.Errorf("%w: this is not a member any more", ErrSnapshotRefused)
 	}
 	if err := r.meta.update(func(m *Meta) { m.Installing = &in }); err != nil {
 		r.fail(err)

@@ -486,3 +486,40 @@ func FuzzHello(f *testing.F) {
 		}
 	})
 }
+
+// TestParts: what is said to or by an earlier part of a node in a group does not reach the one that it has.
+func TestParts(t *testing.T) {
+	for _, part := range []uint32{0, 1, 1<<24 - 1} {
+		if id := MemberID(1<<32|7, part); NodeOf(id) != 1<<32|7 {
+			t.Errorf("part %d of a node is member %d, on node %d", part, id, NodeOf(id))
+		}
+	}
+	a, b, _ := pair(t)
+	was, is := MemberID(2, 3), MemberID(2, 4)
+	b.Join(1, is, b)
+	m := beat
+	m.To = is
+	reach(t, a, b, m)
+	installed := make(chan uint64, 1)
+	b.snapshot = func(_ context.Context, from uint64, s Stream) error {
+		installed <- from
+		return s.Send([]byte("welcome"))
+	}
+	for _, tt := range []struct {
+		to   uint64
+		want bool
+	}{{was, false}, {2, false}, {is, true}} {
+		s, err := a.group.OpenSnapshot(t.Context(), tt.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Receive()
+		if (err == nil) != tt.want || len(installed) > 0 != tt.want {
+			t.Errorf("a snapshot to member %d: %v", tt.to, err)
+		}
+		_ = s.Close()
+	}
+	if from := <-installed; from != 1 {
+		t.Errorf("the snapshot came from %d", from)
+	}
+}
