@@ -143,7 +143,7 @@ func (s *service) fitMembers(ctx context.Context, state *cluster.State, v *clust
 	}
 	s.leading.Go(func() {
 		defer s.changing.Store(false)
-		s.log.Info("the volume's members change", "from", have, "to", want)
+		s.log.Info("the volume's members change", "from", s.node.names(have), "to", s.node.names(want))
 		if err := s.replica.SetMembers(ctx, want); err != nil && ctx.Err() == nil {
 			s.log.Info("the volume's members are not yet as they should be; trying on", "err", err)
 		}
