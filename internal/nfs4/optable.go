@@ -7,23 +7,21 @@ import (
 
 // Operation numbers (RFC 8881 section 16.2.1, RFC 7862 section 15) that the code names.
 const (
-	opnumCreate         = 6
-	opnumLink           = 11
-	opnumLookup         = 15
-	opnumOpen           = 18
-	opnumPutFH          = 22
-	opnumRemove         = 28
-	opnumRename         = 29
-	opnumRestoreFH      = 31
-	opnumSaveFH         = 32
-	opnumSetattr        = 34
-	opnumWrite          = 38
-	opnumBindConn       = 41
-	opnumExchangeID     = 42
-	opnumCreateSession  = 43
-	opnumDestroySession = 44
-	opnumSequence       = 53
-	opnumIllegal        = 10044
+	opnumCreate        = 6
+	opnumLink          = 11
+	opnumLookup        = 15
+	opnumOpen          = 18
+	opnumPutFH         = 22
+	opnumRemove        = 28
+	opnumRename        = 29
+	opnumRestoreFH     = 31
+	opnumSaveFH        = 32
+	opnumSetattr       = 34
+	opnumWrite         = 38
+	opnumBindConn      = 41
+	opnumCreateSession = 43
+	opnumSequence      = 53
+	opnumIllegal       = 10044
 
 	firstOpnum = 3
 	lastOpnum  = 71

@@ -63,9 +63,6 @@ func New(cfg Config) *Program {
 // Number returns program 100003, version 4.
 func (p *Program) Number() (prog, vers uint32) { return progNFS, versNFS }
 
-// Tables returns the protocol state, for status displays. It is protected by the volume's lock: use it inside Volume.View only.
-func (p *Program) Tables() *state.Tables { return p.tables }
-
 // Execute runs NULL or COMPOUND.
 func (p *Program) Execute(tx *volume.Tx, req *volume.Request, reply *xdr.Encoder) rpc.AcceptStat {
 	switch req.Call.Proc {

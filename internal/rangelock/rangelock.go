@@ -41,9 +41,6 @@ func (r Range) Length() uint64 {
 	return r.End - r.Start + 1
 }
 
-// Overlaps reports whether the ranges share a byte.
-func (r Range) Overlaps(o Range) bool { return r.Start <= o.End && o.Start <= r.End }
-
 // Lock is one lock.
 type Lock[O any] struct {
 	Owner O

@@ -175,7 +175,7 @@ func (m *model) conflict(owner int, lo, hi uint64, write bool) (Lock[int], bool)
 			continue
 		}
 		for _, l := range m.locks(o) {
-			if l.Overlaps(want) && (write || l.Write) && (!found || l.Start < best.Start) {
+			if l.Start <= want.End && want.Start <= l.End && (write || l.Write) && (!found || l.Start < best.Start) {
 				best, found = l, true
 			}
 		}

@@ -185,9 +185,6 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// ID returns a number that no other connection of this process has had.
-func (c *Conn) ID() uint64 { return c.id }
-
 // LocalAddr returns this end's address; the zero value for what is not TCP.
 func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 

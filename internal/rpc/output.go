@@ -94,21 +94,6 @@ func (c *Conn) SendRelease(record []byte, release func([]byte)) error {
 	return c.out.send(outRecord{head: record, release: release})
 }
 
-// SendBuffers is Send for a record in several parts. Neither the parts nor the slice of them may change afterwards.
-func (c *Conn) SendBuffers(parts net.Buffers) error {
-	if len(parts) == 0 {
-		return nil
-	}
-	return c.out.send(outRecord{head: parts[0], tail: parts[1:]})
-}
-
-// Queued returns how many bytes wait for the peer.
-func (c *Conn) Queued() int {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return c.out.queued
-}
-
 // unreadReplies returns how many bytes of replies wait for the peer. Calls do not count: if both ends stopped reading while their calls
 // wait for each other's reader, neither would ever go on.
 func (o *output) unreadReplies() int {

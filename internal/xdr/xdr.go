@@ -77,9 +77,6 @@ func (d *Decoder) Uint32() uint32 {
 	return 0
 }
 
-// Int32 reads an integer (RFC 4506 section 4.1).
-func (d *Decoder) Int32() int32 { return int32(d.Uint32()) }
-
 // Uint64 reads an unsigned hyper integer (RFC 4506 section 4.5).
 func (d *Decoder) Uint64() uint64 {
 	if b := d.take(8); b != nil {
@@ -173,9 +170,6 @@ func (e *Encoder) Truncate(n int) { e.buf = e.buf[:n] }
 
 // Uint32 appends an unsigned integer.
 func (e *Encoder) Uint32(v uint32) { e.buf = binary.BigEndian.AppendUint32(e.buf, v) }
-
-// Int32 appends an integer.
-func (e *Encoder) Int32(v int32) { e.Uint32(uint32(v)) }
 
 // Uint64 appends an unsigned hyper integer.
 func (e *Encoder) Uint64(v uint64) { e.buf = binary.BigEndian.AppendUint64(e.buf, v) }

@@ -93,13 +93,7 @@ func (f *Front[C]) Unbind(conn C) {
 	delete(f.conns, conn)
 }
 
-// BackChannel returns a connection on which the session can be called back: the one bound last.
-func (f *Front[C]) BackChannel(id SessionID) (conn C, ok bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.backChannel(id)
-}
-
+// backChannel returns a connection on which the session can be called back: the one bound last. f.mu is held.
 func (f *Front[C]) backChannel(id SessionID) (conn C, ok bool) {
 	if s := f.sessions[id]; s != nil && len(s.conns) > 0 {
 		return s.conns[len(s.conns)-1], true

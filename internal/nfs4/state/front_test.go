@@ -209,11 +209,11 @@ func TestBackChannels(t *testing.T) {
 	f.Bind(s1, "c2", 0)
 	f.Bind(s2, "c2", 0)
 	flags(0, 0)
-	if c, ok := f.BackChannel(s1); !ok || c != "c2" {
+	if c, ok := f.backChannel(s1); !ok || c != "c2" {
 		t.Errorf("back channel %q, %v, want the last bound", c, ok)
 	}
 	f.Bind(s1, "c1", 0)
-	if c, _ := f.BackChannel(s1); c != "c1" {
+	if c, _ := f.backChannel(s1); c != "c1" {
 		t.Errorf("back channel %q, want the one bound again", c)
 	}
 	f.Unbind("c2")

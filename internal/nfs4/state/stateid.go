@@ -112,12 +112,3 @@ func (t *Tables) CheckIO(client ClientID, ino volume.Ino, sid StateID, access ui
 	}
 	return OK
 }
-
-// OpenAccess returns the share access of the open behind an open or lock stateid of the file.
-func (t *Tables) OpenAccess(client ClientID, ino volume.Ino, sid StateID) (access uint32, st Status) {
-	o, _, st := t.resolve(client, ino, sid)
-	if st != OK {
-		return 0, st
-	}
-	return o.access, OK
-}
