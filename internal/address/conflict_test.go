@@ -133,7 +133,7 @@ func TestDefence(t *testing.T) {
 		if n := announced() - before; n != 2 {
 			t.Errorf("%d frames in 4 s, want one request and one reply", n)
 		}
-		if !m.Held() {
+		if !m.Describe().Held {
 			t.Fatal("the address was given up for a stranger")
 		}
 		// It answers questions from now on, so it is known to be there still.

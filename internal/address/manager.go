@@ -233,13 +233,7 @@ func (m *Manager) Close() error {
 	return err
 }
 
-// Held tells whether the address is being kept up.
-func (m *Manager) Held() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.heldLocked()
-}
-
+// heldLocked tells whether the address is being kept up. m.mu is held.
 func (m *Manager) heldLocked() bool {
 	if m.hold == nil {
 		return false

@@ -172,7 +172,7 @@ func TestManagerKeepsAndReleases(t *testing.T) {
 		if err := m.Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if !f.present() || !m.Held() {
+		if !f.present() || !m.Describe().Held {
 			t.Fatal("the address is not there after Acquire")
 		}
 		if err := m.Tickle(2049, []netip.AddrPort{netip.MustParseAddrPort("10.94.0.51:801")}); err != nil {
@@ -191,7 +191,7 @@ func TestManagerKeepsAndReleases(t *testing.T) {
 		if err := m.Release(); err != nil {
 			t.Fatal(err)
 		}
-		if f.present() || m.Held() {
+		if f.present() || m.Describe().Held {
 			t.Error("the address is there after Release")
 		}
 		if err := m.Tickle(2049, []netip.AddrPort{netip.MustParseAddrPort("10.94.0.51:801")}); err != nil || f.tickles != rounds {
@@ -211,7 +211,7 @@ func TestManagerGivesUp(t *testing.T) {
 		}
 		leads.Store(false)
 		time.Sleep(time.Second)
-		if f.present() || m.Held() {
+		if f.present() || m.Describe().Held {
 			t.Fatal("the address is still there")
 		}
 		leads.Store(true)
@@ -231,7 +231,7 @@ func TestManagerEndsWithContext(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
-		if f.present() || m.Held() {
+		if f.present() || m.Describe().Held {
 			t.Error("the address outlived its context")
 		}
 	})
@@ -243,7 +243,7 @@ func TestManagerAcquireFails(t *testing.T) {
 	if err := m.Acquire(t.Context()); !errors.Is(err, f.addErr) {
 		t.Errorf("got %v", err)
 	}
-	if m.Held() {
+	if m.Describe().Held {
 		t.Error("held without the address")
 	}
 }

@@ -25,27 +25,31 @@ func orMode(a *volume.SetAttr, mode uint32) {
 	}
 }
 
-// made appends the reply of a procedure that makes an object.
-func (c *call) made(dir *object, n *volume.Inode, errno volume.Errno) bool {
+// makeObject executes a procedure that makes an object; bad is what was wrong with its attributes.
+func (c *call) makeObject(arg dirOp, bad status, create func(dir *object, name string) (*volume.Inode, volume.Errno)) bool {
+	if c.d.Err() != nil {
+		return false
+	}
+	var dir object
+	st := c.resolveDirForChange(arg.handle, &dir)
+	if st == stOK {
+		st = checkNewName(arg.name)
+	}
+	if st == stOK {
+		st = bad
+	}
+	if st != stOK {
+		return c.failWcc(st, &dir)
+	}
+	n, errno := create(&dir, string(arg.name))
 	if errno != volume.OK {
-		return c.failWcc(statusOf(errno), dir)
+		return c.failWcc(statusOf(errno), &dir)
 	}
 	c.e.Uint32(uint32(stOK))
-	c.postHandle(dir, n)
-	c.postOp(dir, n)
-	c.wcc(dir)
+	c.postHandle(&dir, n)
+	c.postOp(&dir, n)
+	c.wcc(&dir)
 	return true
-}
-
-// newName resolves the directory and checks the name of an object that shall be made; bad is what was wrong with its attributes.
-func (c *call) newName(arg dirOp, dir *object, bad status) status {
-	if st := c.resolveDirForChange(arg.handle, dir); st != stOK {
-		return st
-	}
-	if st := checkNewName(arg.name); st != stOK {
-		return st
-	}
-	return bad
 }
 
 // create is NFSPROC3_CREATE (RFC 1813 section 3.3.8).
@@ -63,15 +67,9 @@ func (c *call) create() bool {
 	default:
 		return false
 	}
-	if c.d.Err() != nil {
-		return false
-	}
-	var dir object
-	if st := c.newName(arg, &dir, bad); st != stOK {
-		return c.failWcc(st, &dir)
-	}
-	n, errno := c.openOrCreate(&dir, string(arg.name), how, attr)
-	return c.made(&dir, n, errno)
+	return c.makeObject(arg, bad, func(dir *object, name string) (*volume.Inode, volume.Errno) {
+		return c.openOrCreate(dir, name, how, attr)
+	})
 }
 
 // openOrCreate makes a file, or takes the one that is there if how allows.
@@ -104,17 +102,11 @@ func (c *call) mkdir() bool {
 	var attr volume.SetAttr
 	arg := c.dirOp()
 	bad := c.sattr(&attr)
-	if c.d.Err() != nil {
-		return false
-	}
-	var dir object
-	if st := c.newName(arg, &dir, bad); st != stOK {
-		return c.failWcc(st, &dir)
-	}
 	attr.Size = nil
 	orMode(&attr, defaultDirMode)
-	n, errno := c.tx.Mkdir(&dir.cred, dir.n, string(arg.name), attr)
-	return c.made(&dir, n, errno)
+	return c.makeObject(arg, bad, func(dir *object, name string) (*volume.Inode, volume.Errno) {
+		return c.tx.Mkdir(&dir.cred, dir.n, name, attr)
+	})
 }
 
 // symlink is NFSPROC3_SYMLINK (RFC 1813 section 3.3.10).
@@ -123,21 +115,15 @@ func (c *call) symlink() bool {
 	arg := c.dirOp()
 	bad := c.sattr(&attr.SetAttr)
 	target := c.text()
-	if c.d.Err() != nil {
-		return false
-	}
 	if bad == stOK {
 		bad = checkTarget(target)
-	}
-	var dir object
-	if st := c.newName(arg, &dir, bad); st != stOK {
-		return c.failWcc(st, &dir)
 	}
 	attr.Size = nil
 	orMode(&attr.SetAttr, defaultSymlinkMode)
 	attr.Target = string(target)
-	n, errno := c.tx.Create(&dir.cred, dir.n, string(arg.name), volume.TypeSymlink, attr)
-	return c.made(&dir, n, errno)
+	return c.makeObject(arg, bad, func(dir *object, name string) (*volume.Inode, volume.Errno) {
+		return c.tx.Create(&dir.cred, dir.n, name, volume.TypeSymlink, attr)
+	})
 }
 
 func checkTarget(target []byte) status {
@@ -165,15 +151,9 @@ func (c *call) mknod() bool {
 	default:
 		bad = stBadType // the protocol's union has nothing to read for the other types
 	}
-	if c.d.Err() != nil {
-		return false
-	}
-	var dir object
-	if st := c.newName(arg, &dir, bad); st != stOK {
-		return c.failWcc(st, &dir)
-	}
 	attr.Size = nil
 	orMode(&attr.SetAttr, defaultFileMode)
-	n, errno := c.tx.Create(&dir.cred, dir.n, string(arg.name), volume.FileType(typ), attr)
-	return c.made(&dir, n, errno)
+	return c.makeObject(arg, bad, func(dir *object, name string) (*volume.Inode, volume.Errno) {
+		return c.tx.Create(&dir.cred, dir.n, name, volume.FileType(typ), attr)
+	})
 }
