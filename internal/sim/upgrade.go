@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -57,7 +58,11 @@ func (w *World) format(st *simStore) error {
 	binary.BigEndian.PutUint32(b[versionAt:], w.cfg.From)
 	var batch store.Batch
 	batch.Set(keyState, b)
-	return st.Mem.Commit(&batch)
+	if err := st.Mem.Commit(&batch); err != nil {
+		return fmt.Errorf("format: %w", err)
+	}
+	// A crash must not leave what Open made, which is of the version that the first release began with.
+	return st.Mem.FlushMeta(context.Background())
 }
 
 // newestRelease is that of a new node: the newest in use.
