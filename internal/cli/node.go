@@ -132,7 +132,8 @@ func newNodeRemove(o *options) *cobra.Command {
 is refused. That takes as long as it takes to copy the data; interrupted, the command stops watching, and the removal goes on. Best run it on another node: the one that goes
 cannot tell when it is gone.
 
-A removal after which a volume would survive fewer losses is refused, unless --force says that it is meant.
+A removal after which a volume would survive fewer losses is refused, unless --force says that it is meant. Where a volume is for certain nodes (` + "`holdfast volume set --nodes`" + `), --force
+takes this one out of its list; a volume that is for this node alone has to be let to others first.
 
 Exit code: 0 when the node is gone, 1 otherwise.`,
 		Example:           "  holdfast node remove c\n  holdfast node remove c --no-wait\n  holdfast node remove c --force   # although there is no other node for its copies",

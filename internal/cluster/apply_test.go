@@ -118,6 +118,81 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// TestPinned removes and replaces nodes that volumes are for.
+func TestPinned(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		nodes   []string // that the volume is for; a, b, c and d are there
+		remove  string
+		force   bool
+		replace string // the node's replacement has this name; it is not removed
+		refused string
+		left    []string
+		members []uint64
+	}{
+		{name: "for others", nodes: []string{"a", "b"}, remove: "c", left: []string{"a", "b"}, members: []uint64{1, 2}},
+		{name: "one of two", nodes: []string{"a", "b"}, remove: "b", refused: "--nodes NAMES"},
+		{name: "one of two, by force", nodes: []string{"a", "b"}, remove: "b", force: true, left: []string{"a"}, members: []uint64{1}},
+		{name: "one of three, by force", nodes: []string{"c", "b", "a"}, remove: "b", force: true, left: []string{"c", "a"}, members: []uint64{1, 3}},
+		{name: "the only one", nodes: []string{"b"}, remove: "b", refused: "is for b only"},
+		{name: "the only one, by force", nodes: []string{"b"}, remove: "b", force: true, refused: "is for b only"},
+		{name: "replaced", nodes: []string{"a", "b"}, remove: "b", replace: "e", left: []string{"a", "e"}, members: []uint64{1, 5}},
+		{name: "replaced under its own name", nodes: []string{"b"}, remove: "b", replace: "b", left: []string{"b"}, members: []uint64{5}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t)
+			for _, name := range []string{"b", "c", "d"} {
+				b.join(name, RoleData)
+			}
+			pinned := spec("v", "10.0.0.100/24")
+			pinned.Nodes, pinned.Copies, pinned.Prefer = tt.nodes, len(tt.nodes), []string{"b", "a"}
+			b.must(Command{AddVolume: &AddVolume{Spec: pinned}})
+			cmd := Command{RemoveNode: &RemoveNode{Name: tt.remove, Force: tt.force}}
+			if tt.replace != "" {
+				b.must(Command{AddToken: &Token{ID: "r", Hash: []byte("h"), Role: RoleData, Expires: b.now.Add(time.Hour), Replaces: tt.remove}})
+				cmd = Command{AddNode: &AddNode{Token: "r", Hash: []byte("h"), Node: Node{Name: tt.replace, Peer: "10.0.0.9:7420", MaxVersion: MaxVersion}}}
+			}
+			if tt.refused != "" {
+				if msg := b.refused(CodeConflict, cmd); !strings.Contains(msg, tt.refused) {
+					t.Error(msg)
+				}
+				return
+			}
+			before := b.m.State().Volume("v").Spec
+			b.must(cmd)
+			b.settle()
+			v := b.m.State().Volume("v")
+			if !slices.Equal(v.Spec.Nodes, tt.left) || v.Spec.Copies != len(tt.left) || !slices.Equal(v.Members, tt.members) {
+				t.Errorf("the volume is for %v with %d copies, and on %v", v.Spec.Nodes, v.Spec.Copies, v.Members)
+			}
+			if !slices.Equal(before.Nodes, tt.nodes) || !slices.Equal(before.Prefer, []string{"b", "a"}) {
+				t.Errorf("the former state has changed: %+v", before)
+			}
+			if n := b.m.State().NodeNamed(tt.remove); n != nil && tt.replace != tt.remove {
+				t.Errorf("node %s is still there", n.Name)
+			}
+			again := v.Spec
+			again.Size = 1 << 40
+			b.must(Command{SetVolume: &SetVolume{Spec: again}}) // it names nobody who is gone
+		})
+	}
+}
+
+// TestPinnedToFive wants to be told whom four of five nodes shall be.
+func TestPinnedToFive(t *testing.T) {
+	b := newBench(t)
+	names := []string{"a", "b", "c", "d", "e"}
+	for _, name := range names[1:] {
+		b.join(name, RoleData)
+	}
+	pinned := spec("v", "10.0.0.100/24")
+	pinned.Nodes, pinned.Copies = names, len(names)
+	b.must(Command{AddVolume: &AddVolume{Spec: pinned}})
+	if msg := b.refused(CodeConflict, Command{RemoveNode: &RemoveNode{Name: "b", Force: true}}); !strings.Contains(msg, "there cannot be four copies") {
+		t.Error(msg)
+	}
+}
+
 // TestRebuild has a copy thrown away and made anew.
 func TestRebuild(t *testing.T) {
 	b := newBench(t)

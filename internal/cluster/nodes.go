@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"holdfast/internal/config"
 	"holdfast/internal/replica"
 )
 
@@ -78,6 +79,7 @@ func (c *change) replaceNode(name string, n *Node) {
 	if n.Name == old.Name {
 		old.Name += "-" + formatNumber(old.Number)
 	}
+	c.rename(name, n.Name)
 	c.event(EventNode, old.Name, "", "is being replaced by %s", n.Name)
 }
 
@@ -165,19 +167,80 @@ func (c *change) removeNode(r *RemoveNode) error {
 		return refuse(CodeConflict, "node %s is the only data node: stop it and delete its data folder to end the cluster", n.Name)
 	}
 	n.Leaving = true
+	if c.Version >= versionPins {
+		if err := c.stranded(n); err != nil {
+			return err
+		}
+	}
 	if !r.Force {
 		if err := c.fewerCopies(n); err != nil {
 			return err
 		}
 	}
+	c.rename(n.Name, "")
 	c.Revision++
 	c.event(EventNode, n.Name, "", "is being removed")
 	return nil
 }
 
+// stranded complains about volumes that nobody but n, which leaves, may keep: its removal would never end. It does so as well where those that are left of the nodes that a volume is for
+// are as many as there cannot be copies.
+func (c *change) stranded(n *Node) error {
+	for i := range c.Volumes {
+		v := &c.Volumes[i]
+		if left := len(v.Spec.Nodes) - 1; left == 4 && slices.Contains(v.Spec.Nodes, n.Name) {
+			return refuse(CodeConflict, "volume %s is for five nodes, %s, and there cannot be four copies: say first which nodes shall keep it without node %s (`holdfast volume set %s --nodes NAMES`, or `--nodes ''` for any)",
+				v.Spec.Name, strings.Join(v.Spec.Nodes, ", "), n.Name, v.Spec.Name)
+		}
+		if !slices.Contains(v.Members, n.Number) || replica.IsWitness(n.Number) || len(c.wantMembers(v)) > 0 {
+			continue
+		}
+		name := v.Spec.Name
+		if len(v.Spec.Nodes) > 0 {
+			return refuse(CodeConflict, "volume %s is for %s only, so that node %s could never go: let other nodes keep it first (`holdfast volume set %s --nodes NAMES`, or `--nodes ''` for any), or delete it",
+				name, strings.Join(v.Spec.Nodes, ", "), n.Name, name)
+		}
+		return refuse(CodeConflict, "no other node may keep volume %s, so that node %s could never go: add a data node first (`holdfast node add`), or delete the volume", name, n.Name)
+	}
+	return nil
+}
+
+// rename puts a node's name in the place of another's wherever volumes' configurations name that; "" only takes it out. A list of the nodes that keep a volume does not become empty by that,
+// as it would mean all nodes; there are as many copies as it has names.
+func (c *change) rename(from, to string) {
+	if c.Version < versionPins {
+		return
+	}
+	for i := range c.Volumes {
+		spec := &c.Volumes[i].Spec
+		if left := replaceName(spec.Nodes, from, to); len(left) > 0 {
+			spec.Nodes, spec.Copies = left, len(left)
+		}
+		spec.Prefer = replaceName(spec.Prefer, from, to)
+	}
+}
+
+// replaceName returns names with to in the place of from, or without from if to is empty.
+func replaceName(names []string, from, to string) []string {
+	if !slices.Contains(names, from) {
+		return names
+	}
+	var left []string
+	for _, name := range names {
+		if name == from {
+			name = to
+		}
+		if name != "" && !slices.Contains(left, name) {
+			left = append(left, name)
+		}
+	}
+	return left
+}
+
 // fewerCopies complains if the removal of n leaves volumes with fewer copies, or none that could go on after another loss.
 func (c *change) fewerCopies(n *Node) error {
 	var hurt []string
+	var pinned *config.VolumeSpec
 	for i := range c.Volumes {
 		v := &c.Volumes[i]
 		if !slices.Contains(v.Members, n.Number) {
@@ -185,7 +248,14 @@ func (c *change) fewerCopies(n *Node) error {
 		}
 		if want := c.wantMembers(v); len(want) < len(v.Members) {
 			hurt = append(hurt, v.Spec.Name)
+			if slices.Contains(v.Spec.Nodes, n.Name) && pinned == nil {
+				pinned = &v.Spec
+			}
 		}
+	}
+	if pinned != nil {
+		return refuse(CodeConflict, "without node %s there is nobody to take its place for volume %s, which is for %s only, and would survive fewer losses: let other nodes keep it first (`holdfast volume set %s --nodes NAMES`, "+
+			"or `--nodes ''` for any), or tell this command --force, which takes the node out of that list", n.Name, pinned.Name, strings.Join(pinned.Nodes, ", "), pinned.Name)
 	}
 	if len(hurt) == 0 {
 		return nil

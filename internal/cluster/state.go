@@ -20,6 +20,9 @@ const MaxVersion = 3
 // versionParts is the version from which a node that comes to a volume has a part of its own (Volume.Parts).
 const versionParts = 3
 
+// versionPins is the version from which a node that goes is taken out of the lists of nodes in volumes' configurations, and what replaces it into them.
+const versionPins = 3
+
 // MaxNodes bounds a cluster: every node votes in the cluster's own group.
 const MaxNodes = 9
 
