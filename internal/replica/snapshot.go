@@ -290,7 +290,8 @@ func (r *Replica) receive(from uint64, s transport.Stream) (*SnapshotMeta, error
 		return nil, err
 	}
 	reader := &snapshotReader{s: s, received: &r.installedBytes}
-	return r.installStream(in, since, reader, func() bool { return reader.err == nil || errors.Is(reader.err, io.EOF) })
+	// A connection that is gone may end as a file does, too, but within another error.
+	return r.installStream(in, since, reader, func() bool { return reader.err == nil || reader.err == io.EOF })
 }
 
 // installStream replaces the state machine's state, which is at since, by what stream brings. whole tells afterwards whether the stream came whole: if it did and
