@@ -101,7 +101,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestDamageInCompaction lets Pebble meet the damage by itself: the store takes no more changes, and the process lives.
+// TestDamageInCompaction lets Pebble meet the damage by itself: the store says so, once, goes on, and ends before writers would have to wait for ever.
 func TestDamageInCompaction(t *testing.T) {
 	dir := t.TempDir()
 	d := openDisk(t, dir)
@@ -116,24 +116,21 @@ func TestDamageInCompaction(t *testing.T) {
 	check(t, d.FlushMeta(context.Background()))
 	check(t, d.Close())
 	damageTables(t, dir, damageValue(100)[:64])
-	d = openDisk(t, dir)
-	var err error
-	for range 50 {
+	told := make(chan error, 10)
+	d, err := Open(dir, Options{Damaged: func(err error) { told <- err }})
+	check(t, err)
+	flushes := 0
+	for ; err == nil && flushes < 50; flushes++ {
 		if err = commit(); err == nil {
-			err = d.FlushMeta(context.Background())
-		}
-		if err != nil {
-			break
+			check(t, d.FlushMeta(context.Background()))
 		}
 	}
-	if err == nil {
-		<-d.db.Load().failed
-		err = commit()
+	if !errors.Is(err, ErrUnreadable) || flushes < sublevelsMost/2 {
+		t.Errorf("after %d flushes: %v", flushes, err)
 	}
-	if !errors.Is(err, ErrUnreadable) {
-		t.Errorf("changes after a compaction that met damage: %v", err)
+	if err := <-told; !errors.Is(err, ErrUnreadable) || len(told) > 0 {
+		t.Errorf("told of %v, and %d more", err, len(told))
 	}
-	if err := d.Close(); err == nil {
-		t.Error("the store closes in order")
-	}
+	// It closes, whatever else is wrong with it.
+	_ = d.Close()
 }

@@ -16,6 +16,9 @@ type Options struct {
 	CacheBytes    int64  // Pebble's block cache besides one memtable; 32 MiB
 	MemTableBytes uint64 // of one memtable; 16 MiB. A second one, while the first is flushed, is taken from the cache
 	OpenFiles     int    // object files kept open; 512
+	// Damaged is told, once, if the store itself meets metadata that it cannot read any more, when it tidies up. It must neither wait nor use the store. The store tidies up no longer,
+	// and takes changes until too much has piled up. Nil: nobody is told.
+	Damaged func(error)
 }
 
 func (o Options) withDefaults() Options {

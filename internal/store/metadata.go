@@ -39,13 +39,66 @@ type database struct {
 	failOnce sync.Once
 	failure  error
 	failed   chan struct{} // closed once failure is set
+
+	// damage is why there are no more compactions: one of them has met a damaged block, and each would.
+	damage  atomic.Pointer[error]
+	damaged func(error) // Options.Damaged
 }
 
-// fail notes an error of a flush or compaction. Pebble would try again for ever; we take a disk that fails for lost.
-func (d *database) fail(err error) {
-	if pebble.IsCorruptionError(err) {
-		err = unreadable("compact metadata", err)
+// backgroundError notes an error of a flush or compaction. Pebble would try again for ever.
+func (d *database) backgroundError(err error) {
+	if !pebble.IsCorruptionError(err) {
+		d.fail(err)
+		return
 	}
+	err = unreadable("compact metadata", err)
+	if d.damage.CompareAndSwap(nil, &err) && d.damaged != nil {
+		d.damaged(err)
+	}
+}
+
+// sublevelsMost is how many sublevels of level 0 may pile up when there are no compactions. At 12 Pebble would let writers wait for ever.
+const sublevelsMost = 8
+
+// checkBacklog lets a store fail in which too much has piled up since its compactions ended.
+func (d *database) checkBacklog() {
+	if err := d.damage.Load(); err != nil && d.Metrics().Levels[0].Sublevels >= sublevelsMost {
+		d.fail(*err)
+	}
+}
+
+// scheduler lets one compaction run at a time, as Pebble does by itself, and none once one has met damage. As their number does not depend on how much there is to do, there is nothing
+// that would have to be looked at periodically.
+type scheduler struct {
+	*pebble.ConcurrencyLimitScheduler
+	d *database
+}
+
+func newScheduler(d *database) scheduler {
+	return scheduler{pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest(), d}
+}
+
+// Register implements pebble.CompactionScheduler.
+func (s scheduler) Register(goroutines int, db pebble.DBForCompaction) {
+	s.ConcurrencyLimitScheduler.Register(goroutines, limited{db, s.d})
+}
+
+// limited is the database as the scheduler sees it.
+type limited struct {
+	pebble.DBForCompaction
+	d *database
+}
+
+// GetAllowedWithoutPermission implements pebble.DBForCompaction.
+func (l limited) GetAllowedWithoutPermission() int {
+	if l.d.damage.Load() != nil {
+		return 0
+	}
+	return l.DBForCompaction.GetAllowedWithoutPermission()
+}
+
+// fail notes an error after which nothing more is taken: we take a disk that fails for lost.
+func (d *database) fail(err error) {
 	d.failOnce.Do(func() {
 		d.failure = err
 		close(d.failed)
@@ -109,7 +162,7 @@ func openMetadata(fs vfs.FS, dir string, opt Options) (*metadata, error) {
 }
 
 func (m *metadata) openDatabase(name string) (*database, error) {
-	d := &database{name: name, failed: make(chan struct{})}
+	d := &database{name: name, failed: make(chan struct{}), damaged: m.opt.Damaged}
 	d.refs.Store(1)
 	// Pebble takes the memory of its memtables from the cache: were they not added, two of them would leave no room for blocks at all.
 	cache := pebble.NewCache(m.opt.CacheBytes + int64(m.opt.MemTableBytes))
@@ -124,8 +177,9 @@ func (m *metadata) openDatabase(name string) (*database, error) {
 		MaxOpenFiles:          500,
 		Logger:                silentLogger{},
 		// Whoever met the damage is told by an error. Without a listener Pebble would end the process, whoever that is.
-		EventListener: &pebble.EventListener{BackgroundError: d.fail, DataCorruption: func(pebble.DataCorruptionInfo) {}},
+		EventListener: &pebble.EventListener{BackgroundError: d.backgroundError, DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	}
+	o.Experimental.CompactionScheduler = newScheduler(d)
 	for i := range o.Levels {
 		// Most lookups that fail are for names about to be created.
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -297,6 +351,7 @@ func (d *database) flush(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("store: flush metadata: %w", err)
 	}
+	d.checkBacklog()
 	return nil
 }
 
