@@ -214,13 +214,21 @@ func (s *service) noteEvent(text string) {
 	s.node.note(cluster.Event{Kind: cluster.EventMember, Volume: s.name, Node: s.node.id.Name, Text: text})
 }
 
-// note writes an event, in the background.
+// noteRetry is how long it takes until it is tried again to write an event.
+const noteRetry = 2 * time.Second
+
+// note writes an event, in the background, when the cluster can.
 func (n *Node) note(e cluster.Event) {
 	n.work.Go(func() {
-		limited, cancel := context.WithTimeout(n.ctx, leaderPatience)
-		defer cancel()
-		if _, err := n.cluster.do(limited, n.id.Name, cluster.Command{Note: &e}); err != nil {
-			n.log.Info("an event could not be written down", "volume", e.Volume, "event", e.Text, "err", err)
+		for n.ctx.Err() == nil {
+			limited, cancel := context.WithTimeout(n.ctx, leaderPatience)
+			_, err := n.cluster.do(limited, n.id.Name, cluster.Command{Note: &e})
+			cancel()
+			if err == nil {
+				return
+			}
+			n.log.Info("an event could not be written down; trying on", "volume", e.Volume, "event", e.Text, "err", err)
+			pause(n.ctx, noteRetry)
 		}
 	})
 }

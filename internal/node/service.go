@@ -59,6 +59,8 @@ type service struct {
 	leader  leaderState
 	// changing: the members are being changed.
 	changing  atomic.Bool
+	held      hold                   // requests that mutate, while copies are compared
+	checking  atomic.Pointer[string] // how far a comparison of the copies is
 	placement atomic.Pointer[cluster.Placement]
 	progress  progress
 
@@ -114,7 +116,7 @@ func newService(ctx context.Context, n *Node, v *cluster.Volume) (_ *service, er
 	if err := s.exports.Set(table); err != nil {
 		return nil, err
 	}
-	if s.store, err = store.Open(filepath.Join(dir, storeDir), store.Options{}); err != nil {
+	if s.store, err = store.Open(filepath.Join(dir, storeDir), store.Options{Damaged: func(err error) { s.metDamage(err, false) }}); err != nil {
 		return nil, fmt.Errorf("open its store: %w", err)
 	}
 	if s.wal, err = wal.Open(vfs.OS(), filepath.Join(dir, "log"), wal.Options{SegmentBytes: cmp.Or(n.tuning.segmentBytes, int64(n.local.LogSegment))}); err != nil {
