@@ -134,6 +134,7 @@ func (x *chaos) round() {
 	}
 	hold, untilBack, all := time.Duration(x.rnd.IntN(3000))*time.Millisecond, x.rnd.IntN(2) == 0, x.rnd.IntN(10) == 0
 	start := time.Now()
+	var filled *Node
 	if all {
 		x.done["all killed"]++
 		x.logf("all nodes are killed and started again")
@@ -141,19 +142,51 @@ func (x *chaos) round() {
 			x.t.Fatal(err)
 		}
 	} else {
-		x.impair(ctx, node, leader == node, faults, hold, untilBack)
+		if x.impair(ctx, node, leader == node, faults, hold, untilBack) {
+			filled = node
+		}
 	}
 	healed := time.Now()
 	x.awaitBack(ctx, "all faults were mended", healed)
-	if _, err := x.c.AwaitHealthy(ctx); err != nil {
+	if err := x.awaitHealthy(ctx, filled); err != nil {
 		x.t.Fatal(err)
 	}
 	x.logf("  all well %v after mending; longest gaps %v", time.Since(healed).Round(time.Millisecond), x.gaps(start))
 	x.checkNodes()
 }
 
-// impair applies the faults to a node, holds them for a while or until service is back, and mends them.
-func (x *chaos) impair(ctx context.Context, n *Node, leads bool, faults []chaosFault, hold time.Duration, untilBack bool) {
+// awaitHealthy waits until all nodes are in sync. One whose disk was full may end itself even after there is space again, when it had been refused before, and is started again as
+// systemd would; nil: no disk was full.
+func (x *chaos) awaitHealthy(ctx context.Context, filled *Node) error {
+	if filled == nil {
+		_, err := x.c.AwaitHealthy(ctx)
+		return err
+	}
+	for {
+		watched, cancel := context.WithCancel(ctx)
+		ended := filled.Process.Done()
+		go func() {
+			select {
+			case <-ended:
+				cancel()
+			case <-watched.Done():
+			}
+		}()
+		_, err := x.c.AwaitHealthy(watched)
+		interrupted := watched.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !interrupted {
+			return err
+		}
+		x.logf("  node %s ended itself for lack of space and is started again", filled.Name)
+		if err := restart(filled); err != nil {
+			return err
+		}
+	}
+}
+
+// impair applies the faults to a node, holds them for a while or until service is back, and mends them. It reports whether the node's disk was full.
+func (x *chaos) impair(ctx context.Context, n *Node, leads bool, faults []chaosFault, hold time.Duration, untilBack bool) (filled bool) {
 	x.t.Helper()
 	var heals []func() error
 	fullSince := time.Time{}
@@ -184,6 +217,7 @@ func (x *chaos) impair(ctx context.Context, n *Node, leads bool, faults []chaosF
 	if !fullSince.IsZero() {
 		x.full = append(x.full, [2]time.Time{fullSince, time.Now().Add(chaosFullGrace)})
 	}
+	return !fullSince.IsZero()
 }
 
 // awaitBack waits until all loads go on.
