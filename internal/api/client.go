@@ -202,6 +202,10 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 
 // explain says what a person can do about an error of the connection.
 func (c *Client) explain(err error) error {
+	var what *url.Error // it says which path was asked for, which is nobody's concern
+	if errors.As(err, &what) {
+		err = what.Err
+	}
 	switch {
 	case c.dir == "":
 		return fmt.Errorf("ask %s: %w", c.where, err)

@@ -53,6 +53,10 @@ Exit code: 0 when the other node serves it, 1 otherwise.`,
 				return err
 			}
 			return o.print(res, func() error {
+				if res.From == res.To {
+					o.sayf("volume %s is led by %s already", res.Volume, res.To)
+					return nil
+				}
 				o.sayf("volume %s: %s handed over to %s in %.0f ms", res.Volume, res.From, res.To, res.Seconds*1000)
 				return nil
 			})

@@ -208,6 +208,15 @@ func walk(c *cobra.Command, f func(*cobra.Command)) {
 func finish(c *cobra.Command) {
 	c.Flags().SortFlags = false
 	c.Long = fill(c.Long, helpWidth)
+	if check := c.Args; check != nil && c.HasParent() {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			if err == nil {
+				return nil
+			}
+			return usagef("%w: it is `%s`, see `%s --help`", err, cmd.UseLine(), cmd.CommandPath())
+		}
+	}
 	if run := c.RunE; run != nil {
 		c.RunE = func(cmd *cobra.Command, args []string) error { return codeOf(run(cmd, args)) }
 	}

@@ -23,6 +23,8 @@ func TestVolumes(t *testing.T) {
 	s.run(ExitOK, "volume", "list")
 	s.run(ExitUsage, "volume", "create", "main")
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.50")
+	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.0/24")
+	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.255/24")
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.50/24", "--copies", "4", "--failback", "auto")
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.50/24", "--export", "/data")
 	s.run(ExitOK, "volume", "create", "main", "--address", "10.0.0.50/24", "--export", "/data", "--clients", "10.0.0.0/24:rw,no_root_squash", "--client", "fd00::/64:ro")
@@ -55,6 +57,10 @@ func TestVolumes(t *testing.T) {
 	s.run(ExitUsage, "volume", "delete", "db", "--yes=main")
 	s.run(ExitOK, "volume", "delete", "db", "--yes=db")
 	s.run(ExitFailed, "volume", "delete", "db", "--yes=db")
+	f.tweak = func(s *api.Status) {
+		s.Volumes[len(s.Volumes)-1].AddressProblem = "no device is in the network 10.9.0.0/24"
+	}
+	s.run(ExitFailed, "volume", "create", "lost", "--address", "10.9.0.1/24")
 	golden(t, "volumes.txt", s.text.String())
 }
 
@@ -259,6 +265,8 @@ func TestOperate(t *testing.T) {
 	s := newSession(f)
 	s.run(ExitOK, "volume", "create", "main", "--address", "10.0.0.50/24")
 	s.run(ExitOK, "move", "main", "--to", "b")
+	s.run(ExitOK, "move", "main", "--to", "b")
+	s.run(ExitUsage, "volume", "resize", "main")
 	s.run(ExitOK, "transfer", "--to", "c") // the only volume need not be named
 	s.run(ExitUsage, "move", "--to", "z")
 	s.run(ExitFailed, "move", "none")
@@ -291,6 +299,8 @@ func TestOperate(t *testing.T) {
 	s.run(ExitUsage, "maintenance")
 	s.run(ExitOK, "maintenance", "on")
 	s.run(ExitOK, "maintenance", "off")
+	s.run(ExitFailed, "drain", "c") // with b, which may be stopped as well
+	s.run(ExitOK, "unstandby", "b")
 	s.run(ExitOK, "drain", "c", "-o", "json")
 	s.run(ExitOK, "events", "-n", "4")
 	s.run(ExitOK, "events", "--volume", "main")

@@ -75,7 +75,7 @@ Exit code: 0 when the node can be stopped, 1 otherwise.`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: o.complete(nodeNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := o.setStandby(cmd, args[0], force, canStop)
+			s, err := o.setStandby(cmd, args[0], force, canDrain)
 			if err != nil {
 				return err
 			}
@@ -127,6 +127,10 @@ func (o *options) setStandby(cmd *cobra.Command, node string, force bool, may fu
 		return s, fmt.Errorf("there is no node %q: %s", node, thereAre(names))
 	}
 	if hurt := may(&s, node); len(hurt) > 0 && !force {
+		if away := inStandbyToo(&s, node); len(away) > 0 && len(may(withoutStandby(s), node)) == 0 {
+			return s, fmt.Errorf("without node %s nobody could serve %s if %s, in standby, were stopped as well: take that back first (`holdfast unstandby %s`), or tell this command --force",
+				node, list(hurt), list(away), away[0])
+		}
 		return s, fmt.Errorf("without node %s nobody could serve %s now: wait until another copy is in sync (`holdfast status`), or tell this command --force", node, list(hurt))
 	}
 	if s.Nodes[at].Role == string(cluster.RoleWitness) {
@@ -135,6 +139,26 @@ func (o *options) setStandby(cmd *cobra.Command, node string, force bool, may fu
 	on := true
 	_, err = o.do(cmd, cluster.Command{SetNode: &cluster.SetNode{Name: node, Standby: &on}})
 	return s, err
+}
+
+// inStandbyToo names the nodes in standby but this one.
+func inStandbyToo(s *api.Status, node string) []string {
+	var names []string
+	for _, n := range s.Nodes {
+		if n.Standby && n.Name != node {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// withoutStandby is a status as it would be if no node were in standby.
+func withoutStandby(s api.Status) *api.Status {
+	s.Nodes = slices.Clone(s.Nodes)
+	for i := range s.Nodes {
+		s.Nodes[i].Standby = false
+	}
+	return &s
 }
 
 // canLeave names the volumes that the node leads and that no other node is able to lead.
@@ -154,12 +178,27 @@ func otherAble(s *api.Status, v *api.VolumeStatus, node string) bool {
 		if r.Node == node || !r.Active || !r.InSync || r.Learner || r.Witness {
 			return false
 		}
-		return !slices.ContainsFunc(s.Nodes, func(n api.NodeStatus) bool { return n.Name == r.Node && (n.Standby || n.Leaving) })
+		return !inStandby(s, r.Node)
 	})
+}
+
+// inStandby reports whether a node leads nothing because somebody wants that.
+func inStandby(s *api.Status, node string) bool {
+	return slices.ContainsFunc(s.Nodes, func(n api.NodeStatus) bool { return n.Name == node && (n.Standby || n.Leaving) })
 }
 
 // canStop names the volumes that could not go on if the node were stopped: nobody could lead them, or the others are no majority.
 func canStop(s *api.Status, node string) []string {
+	return canMiss(s, node, func(string) bool { return false })
+}
+
+// canDrain is canStop if the nodes in standby were stopped, too: whoever drained them may be about to do so.
+func canDrain(s *api.Status, node string) []string {
+	return canMiss(s, node, func(other string) bool { return inStandby(s, other) })
+}
+
+// canMiss names the volumes that could not go on without a node and those that are away.
+func canMiss(s *api.Status, node string, away func(node string) bool) []string {
 	hurt := canLeave(s, node)
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
@@ -173,7 +212,7 @@ func canStop(s *api.Status, node string) []string {
 			switch {
 			case r.Node == node:
 				member = true
-			case r.Active && (r.InSync || r.Witness):
+			case r.Active && (r.InSync || r.Witness) && !away(r.Node):
 				present++
 			}
 		}

@@ -34,6 +34,9 @@ Exit code: 2 without a subcommand.`,
 // serveTimeout is how long a new volume may take until it is served.
 const serveTimeout = time.Minute
 
+// addressPolls is for how many looks in a row the address of a new volume may be missing: it is taken in a moment, or something is wrong.
+const addressPolls = 25
+
 func newVolumeCreate(o *options) *cobra.Command {
 	var flags volumeFlags
 	var noWait bool
@@ -72,7 +75,7 @@ Exit code: 0 when the volume is served, 1 otherwise, 2 when what is asked for ma
 	return cmd
 }
 
-// awaitServed waits until somebody serves the volume.
+// awaitServed waits until somebody serves the volume, at its address.
 func (o *options) awaitServed(cmd *cobra.Command, volume string) error {
 	c, err := o.client()
 	if err != nil {
@@ -82,12 +85,20 @@ func (o *options) awaitServed(cmd *cobra.Command, volume string) error {
 	ctx, cancel := context.WithTimeoutCause(cmd.Context(), serveTimeout,
 		fmt.Errorf("the volume is made, but nobody serves it after %v: see `holdfast status` and `holdfast explain %s`", serveTimeout, volume))
 	defer cancel()
+	began := time.Now()
 	return o.await(ctx, func(ctx context.Context) (string, bool, error) {
 		s, err := o.status(ctx, c)
 		if err != nil {
 			return "", false, err
 		}
 		v := volumeStatus(&s, volume)
+		if v != nil && v.AddressProblem != "" {
+			what := fmt.Sprintf("its address is not on node %s, so that clients do not reach it: %s", v.Leader, v.AddressProblem)
+			if time.Since(began) > addressPolls*o.poll {
+				return "", false, fmt.Errorf("the volume is made, but %s. The address can be changed: `holdfast volume set %s --address IP/LENGTH`", what, volume)
+			}
+			return what, false, nil
+		}
 		return "waiting until volume " + volume + " is served", v != nil && v.Serving && v.Leader != "", nil
 	})
 }

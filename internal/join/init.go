@@ -125,7 +125,7 @@ func LoadHints(data string) (Hints, error) {
 	var h Hints
 	ok, err := loadJSON(filepath.Join(Dir(data), hintsFile), &h)
 	if err == nil && !ok {
-		err = fmt.Errorf("%s is missing: the data folder is not whole", filepath.Join(Dir(data), hintsFile))
+		err = fmt.Errorf("%s is missing: the data folder is not whole. Put the file back, or replace the node (`holdfast node replace` on another)", filepath.Join(Dir(data), hintsFile))
 	}
 	return h, err
 }
@@ -141,6 +141,9 @@ func (o *Options) complete(toward string) error {
 		return fmt.Errorf("this is node %s of cluster %s already: run `holdfast serve` (its data is in %s)", old.Name, old.ClusterName, o.Data)
 	case !errors.Is(err, identity.ErrNone):
 		return err
+	}
+	if left := leftover(o.Data); left != "" {
+		return fmt.Errorf("%s has what a node stored (%s), but not which node that was: put its folder `identity` back if there is a copy of it; otherwise give this node an empty data folder", o.Data, left)
 	}
 	if err := makeFolder(o.Data); err != nil {
 		return err
@@ -161,6 +164,16 @@ func (o *Options) complete(toward string) error {
 	}
 	o.Peer = peer
 	return checkPeer(peer, toward)
+}
+
+// leftover names something in a data folder that a node makes when it runs, "" if there is nothing: another node would take it for its own, and delete the volumes.
+func leftover(data string) string {
+	for _, name := range []string{"volumes", "groups.json", filepath.Join(clusterDir, "state.json"), filepath.Join(clusterDir, "log")} {
+		if _, err := os.Lstat(filepath.Join(data, name)); err == nil {
+			return name
+		}
+	}
+	return ""
 }
 
 // makeFolder makes the data folder, and makes sure that something can be written there.
@@ -200,7 +213,7 @@ func loadJSON(name string, v any) (bool, error) {
 		err = json.Unmarshal(b, v)
 	}
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", name, err)
+		return false, fmt.Errorf("read %s, which is damaged or cannot be read: %w: mend the disk, or replace the node (`holdfast node replace` on another)", name, err)
 	}
 	return true, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"time"
 
@@ -73,6 +74,9 @@ func Join(ctx context.Context, address, token string, o Options) (*identity.Iden
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		address = net.JoinHostPort(address, DefaultPort)
+	}
+	if host, _, err := net.SplitHostPort(address); err != nil || host == "" {
+		return nil, fmt.Errorf("%q is not the address of a node, such as 10.0.0.11:%s", address, DefaultPort)
 	}
 	if err := o.complete(address); err != nil {
 		return nil, err
@@ -140,7 +144,11 @@ func askOne(ctx context.Context, address string, t identity.Token, req *Request)
 	}
 	answer, err := client.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("ask the node at %s: %w", address, err)
+		var what *url.Error // which says what was asked for, too
+		if errors.As(err, &what) {
+			err = what.Err
+		}
+		return nil, fmt.Errorf("%w. Is %s the address of a node, does holdfast run there, and does the network let this machine reach it?", err, address)
 	}
 	defer answer.Body.Close()
 	var resp Response

@@ -91,7 +91,9 @@ func TestJoin(t *testing.T) {
 		{"by a witness", unable("127.0.0.1:1", able), ""},
 		{"by a witness that is alone", unable("127.0.0.1:1"), "this is a witness"},
 		{"by a witness that knows nobody", unable(), "this is a witness"},
-		{"by nobody", "127.0.0.1:1", "refused"},
+		{"by nobody", "127.0.0.1:1", "refused. Is 127.0.0.1:1 the address of a node"},
+		{"nowhere", "", "is not the address of a node"},
+		{"two ports", "127.0.0.1:1:2", "no such host"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			data := filepath.Join(t.TempDir(), "new")
@@ -161,6 +163,30 @@ func TestOptions(t *testing.T) {
 				t.Errorf("%+v, %v", tt.o, err)
 			}
 		})
+	}
+}
+
+// TestLeftover refuses a data folder that another node has left without its identity: its volumes would be deleted.
+func TestLeftover(t *testing.T) {
+	for _, name := range []string{"volumes", "groups.json", "cluster/state.json", "cluster/log"} {
+		data := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(data, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Init(Options{Data: data, Name: "a", Peer: "127.0.0.1:1"}); err == nil || !strings.Contains(err.Error(), "not which node that was") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What a try that failed has left does no harm.
+	data := t.TempDir()
+	if err := makeFolder(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := saveJSON(filepath.Join(data, clusterDir, hintsFile), Hints{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(Options{Data: data, Name: "a", Peer: "127.0.0.1:1"}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -24,7 +24,7 @@ func peerAddress(given, toward string) (string, error) {
 	if host == "" {
 		found, err := ownAddress(toward)
 		if err != nil {
-			return "", fmt.Errorf("find out the address that the other nodes reach this one at: %w; give it with --peer", err)
+			return "", ownAddressError(toward, err)
 		}
 		host = found
 	}
@@ -53,6 +53,15 @@ func checkPeer(peer, toward string) error {
 		return nil // the others may reach it at an address that this machine does not have itself
 	}
 	return ln.Close()
+}
+
+// ownAddressError says why the machine's own address toward another is not known.
+func ownAddressError(toward string, err error) error {
+	var unknown *net.DNSError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("find the node at %s: %w", toward, err)
+	}
+	return fmt.Errorf("find out the address that the other nodes reach this one at: %w; give it with --peer", err)
 }
 
 // anywhere is an address of the networks for documentation (RFC 5737): nothing is sent to it, it stands for what the default route leads to.

@@ -231,7 +231,10 @@ func (d *door) trouble() string {
 	problem, m := d.problem, d.address
 	d.mu.Unlock()
 	if problem == "" && m != nil {
-		if c := m.Describe().Conflict; c != nil {
+		now := m.Describe()
+		if c := now.Conflict; c == nil && !now.Held && d.s.isServing() {
+			return "it is about to be taken"
+		} else if c != nil {
 			return fmt.Sprintf("the machine with the link address %s has it too, last seen %s: find it in the network and take the address from it", c.MAC, c.Last.Format(time.TimeOnly))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -56,6 +57,9 @@ func (n *Node) admit(ctx context.Context, r *join.Request) (*join.Response, erro
 	if err := n.checkJoin(ctx, t, r); err != nil {
 		return nil, err
 	}
+	if err := n.checkReach(ctx, r); err != nil {
+		return nil, err
+	}
 	result, err := n.cluster.do(ctx, "token "+t.ID, cluster.Command{AddNode: &cluster.AddNode{
 		Token: t.ID, Hash: t.Hash(),
 		Node: cluster.Node{Name: r.Name, Peer: r.Peer, Zone: r.Zone, Release: r.Release, MaxVersion: r.MaxVersion},
@@ -103,6 +107,23 @@ func (n *Node) checkJoin(ctx context.Context, t identity.Token, r *join.Request)
 	}
 	return nil
 }
+
+// checkReach refuses a machine that gives a name which this node cannot look up: it would be a node that does not answer.
+func (n *Node) checkReach(ctx context.Context, r *join.Request) error {
+	host, _, err := net.SplitHostPort(r.Peer)
+	if err != nil {
+		return fmt.Errorf("%q is not an address and a port that nodes can reach: give it with --peer", r.Peer)
+	}
+	limited, cancel := context.WithTimeout(ctx, lookupPatience)
+	defer cancel()
+	if _, err := net.DefaultResolver.LookupNetIP(limited, "ip", host); err != nil {
+		return fmt.Errorf("node %s cannot look up %s, where it is to reach node %s: %w: enter the name where all nodes find it, or give an address with --peer", n.id.Name, host, r.Name, err)
+	}
+	return nil
+}
+
+// lookupPatience is how long a name may take to be looked up.
+const lookupPatience = 5 * time.Second
 
 // awaitToken returns a token as the cluster knows it. This node may hear of it a moment later than the one that made it.
 func (n *Node) awaitToken(ctx context.Context, id string) *cluster.Token {

@@ -94,6 +94,9 @@ func TestJoinRefused(t *testing.T) {
 	if err := try(witness.Token, cluster.RoleData); err == nil || !strings.Contains(err.Error(), "is one for a witness node") {
 		t.Errorf("as a data node, with a token for a witness: %v", err)
 	}
+	if _, err := join.Join(c.context(), a.peer, first.Token, join.Options{Data: filepath.Join(t.TempDir(), "x"), Name: "x", Peer: "name.invalid:7420"}); err == nil || !strings.Contains(err.Error(), "cannot look up name.invalid") {
+		t.Errorf("with a name that nobody knows: %v", err)
+	}
 	c.mustDo(cluster.Command{RemoveToken: &cluster.RemoveToken{ID: first.ID}})
 	if err := try(witness.Token, cluster.RoleWitness); err == nil || !strings.Contains(err.Error(), "Add the second data node first") {
 		t.Errorf("as a witness beside one data node: %v", err)

@@ -98,7 +98,10 @@ func run(ctx context.Context, local *config.Local, release string, log *slog.Log
 		groups: make(map[uint32]group), broken: make(map[uint32]string), fatal: make(chan error, 1),
 	}
 	var err error
-	if n.id, err = identity.Load(identity.Dir(local.Data)); err != nil {
+	switch n.id, err = identity.Load(identity.Dir(local.Data)); {
+	case errors.Is(err, identity.ErrNone):
+		return fmt.Errorf("%w (its data would be in %s; if there was a node, is that the right folder, and is its disk mounted?)", err, local.Data)
+	case err != nil:
 		return err
 	}
 	unlock, err := lockData(local.Data)
@@ -151,7 +154,7 @@ func (n *Node) open() error {
 		return err
 	}
 	if n.cluster, err = openCluster(n); err != nil {
-		return fmt.Errorf("the cluster's own group: %w", err)
+		return fmt.Errorf("this node's part of the cluster's own group cannot be opened: %w. If its disk cannot be mended, replace the node: `holdfast node replace %s` on another", err, n.id.Name)
 	}
 	n.creds.Revoked = func(p identity.Peer) bool { return n.cluster.state().IsRevoked(p.Node, p.Serial) }
 	ln, err := listenPeers(n.ctx, n.local.Listen)
