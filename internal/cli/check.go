@@ -77,13 +77,27 @@ func checkOutcome(res api.CheckResult) error {
 	if len(res.Missing) > 0 {
 		return withCode(ExitFailed, fmt.Errorf("volume %s: no digest from %s: check again when all are up and in sync", res.Volume, strings.Join(res.Missing, ", ")))
 	}
+	if damaged := damagedCopies(res); len(damaged) > 0 {
+		return withCode(ExitAttention, fmt.Errorf("volume %s: damaged on %s: look at the disk there; `holdfast check %s --repair` makes the copy anew", res.Volume, strings.Join(damaged, ", "), res.Volume))
+	}
 	if !res.Equal {
 		return withCode(ExitAttention, fmt.Errorf("volume %s: the copies differ: `holdfast check %s --repair` makes the wrong one anew", res.Volume, res.Volume))
 	}
 	return nil
 }
 
-// wrongCopies returns the nodes whose copies differ from those of most. named is the node that a person holds for the wrong one, if any: its copy may be one that
+// damagedCopies returns the nodes whose copies could not be read.
+func damagedCopies(res api.CheckResult) []string {
+	var nodes []string
+	for _, r := range res.Replicas {
+		if r.Damaged {
+			nodes = append(nodes, r.Node)
+		}
+	}
+	return nodes
+}
+
+// wrongCopies returns the nodes whose copies are damaged, or differ from those of most. named is the node that a person holds for the wrong one, if any: its copy may be one that
 // cannot even be read.
 func wrongCopies(res api.CheckResult, named string) ([]string, error) {
 	if err := checkOutcome(res); len(res.Missing) > 0 && !slices.Equal(res.Missing, []string{named}) {
@@ -91,7 +105,9 @@ func wrongCopies(res api.CheckResult, named string) ([]string, error) {
 	}
 	count := map[string]int{}
 	for _, r := range res.Replicas {
-		count[r.Digest]++
+		if !r.Damaged {
+			count[r.Digest]++
+		}
 	}
 	if named != "" {
 		if !slices.ContainsFunc(res.Replicas, func(r api.ReplicaDigest) bool { return r.Node == named }) {
@@ -99,9 +115,12 @@ func wrongCopies(res api.CheckResult, named string) ([]string, error) {
 		}
 		return []string{named}, nil
 	}
-	var wrong []string
+	wrong := damagedCopies(res)
+	if len(count) == 1 {
+		return wrong, nil // those that can be read agree, or there is only one
+	}
 	for _, r := range res.Replicas {
-		if 2*count[r.Digest] <= len(res.Replicas) {
+		if !r.Damaged && 2*count[r.Digest] <= len(res.Replicas) {
 			wrong = append(wrong, r.Node)
 		}
 	}
@@ -118,8 +137,14 @@ func (o *options) repair(cmd *cobra.Command, res api.CheckResult, named string) 
 	if err != nil {
 		return err
 	}
+	if err := o.leadElsewhere(cmd, res, wrong); err != nil {
+		return err
+	}
 	for _, node := range wrong {
 		why := "it differs from the others"
+		if slices.Contains(damagedCopies(res), node) {
+			why = "it is damaged"
+		}
 		if slices.Contains(res.Missing, node) {
 			why = "it cannot be compared with the others"
 			if err := o.mustAnswer(cmd, node); err != nil {
@@ -135,6 +160,29 @@ func (o *options) repair(cmd *cobra.Command, res api.CheckResult, named string) 
 			return err
 		}
 	}
+	return nil
+}
+
+// leadElsewhere moves a volume to a node whose copy is right: new copies are made of the leader's.
+func (o *options) leadElsewhere(cmd *cobra.Command, res api.CheckResult, wrong []string) error {
+	right := slices.IndexFunc(res.Replicas, func(r api.ReplicaDigest) bool { return r.Digest != "" && !slices.Contains(wrong, r.Node) })
+	if right < 0 {
+		return withCode(ExitAttention, fmt.Errorf("volume %s: there is no good copy to make others of: restore a backup (`holdfast restore`)", res.Volume))
+	}
+	s, err := ask(cmd, o, o.status)
+	if err != nil {
+		return err
+	}
+	v := volumeStatus(&s, res.Volume)
+	if v == nil || !slices.Contains(wrong, v.Leader) {
+		return nil
+	}
+	to := res.Replicas[right].Node
+	_, err = ask(cmd, o, func(ctx context.Context, c *api.Client) (api.TransferResult, error) { return c.Transfer(ctx, res.Volume, to) })
+	if err != nil {
+		return err
+	}
+	o.sayf("volume %s: moved from node %s, whose copy is wrong, to %s", res.Volume, v.Leader, to)
 	return nil
 }
 

@@ -16,6 +16,13 @@ func TestWrongCopies(t *testing.T) {
 		}
 		return res
 	}
+	damaged := func(digests ...string) api.CheckResult { // those without a digest are
+		res := copies(digests...)
+		for i := range res.Replicas {
+			res.Replicas[i].Damaged = res.Replicas[i].Digest == ""
+		}
+		return res
+	}
 	missing := copies("1", "2", "")
 	missing.Missing = []string{"c"}
 	for _, tt := range []struct {
@@ -29,6 +36,10 @@ func TestWrongCopies(t *testing.T) {
 		{"two of five", copies("1", "2", "1", "3", "1"), "", []string{"b", "d"}, ""},
 		{"two copies", copies("1", "2"), "", nil, "look at the disks"},
 		{"all of three", copies("1", "2", "3"), "", nil, "look at the disks"},
+		{"one of three damaged", damaged("1", "", "1"), "", []string{"b"}, ""},
+		{"one of two damaged", damaged("", "1"), "", []string{"a"}, ""},
+		{"one of three damaged, and the others differ", damaged("1", "", "2"), "", nil, "look at the disks"},
+		{"one of five damaged, and one differs", damaged("1", "", "2", "1", "1"), "", []string{"b", "c"}, ""},
 		{"two copies, one named", copies("1", "2"), "a", []string{"a"}, ""},
 		{"a stranger is named", copies("1", "2"), "z", nil, "node z keeps no copy"},
 		{"one is missing", missing, "", nil, "no digest from c"},
