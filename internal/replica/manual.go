@@ -42,9 +42,6 @@ func (m *Manual) Append(works []AppendWork) error { return m.r.appendAll(works, 
 // Apply applies entries. ApplyDone is to be called afterwards.
 func (m *Manual) Apply(entries []raftpb.Entry) error { return m.r.apply(entries) }
 
-// CheckpointDue reports whether so much was logged that a checkpoint is due.
-func (m *Manual) CheckpointDue() bool { return m.r.uncheckpointed.Load() >= m.r.cfg.CheckpointBytes }
-
 // Checkpoint checkpoints the state machine and drops the log that is not needed any more.
 func (m *Manual) Checkpoint(ctx context.Context, now int64) error {
 	return m.r.checkpoint(ctx, func(f func(now int64)) error { f(now); return nil })

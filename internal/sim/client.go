@@ -285,7 +285,6 @@ func (c *compound) op(n uint32) *compound {
 const (
 	opClose           = 4
 	opCreate          = 6
-	opGetAttr         = 9
 	opGetFH           = 10
 	opLink            = 11
 	opLock            = 12
@@ -318,12 +317,9 @@ const (
 	stStale          status = 70
 	stDelay          status = 10008
 	stDenied         status = 10010
-	stExpired        status = 10011
 	stGrace          status = 10013
-	stBadStateID     status = 10025
 	stBadSession     status = 10052
 	stStaleClientID  status = 10022
-	stRetryUncached  status = 10068
 	stSeqMisordered  status = 10063
 	stDeadSession    status = 10078
 	stLost           status = 1 << 30 // of the simulation: the session was lost, nothing is known

@@ -556,7 +556,6 @@ func (p *process) call3(proc uint32, args func(e *xdr.Encoder), done func(st sta
 
 const (
 	attr3Bytes = 84
-	wcc3Bytes  = 24
 )
 
 func skipAttr3(d *xdr.Decoder) {

@@ -53,7 +53,6 @@ type Stats struct {
 	Retries    int // calls sent again
 	Entries    uint64
 	Leaders    int
-	Elections  uint64
 	Snapshots  int
 	Unknown    int // histories that the checker gave up on
 	Checks     int // comparisons of all copies

@@ -152,9 +152,6 @@ func (t *Transport) goRun(f func()) {
 	}()
 }
 
-// Addr returns the address that the transport listens on.
-func (t *Transport) Addr() net.Addr { return t.ln.Addr() }
-
 // Close ends all connections and waits for the goroutines, those that receive snapshots included.
 func (t *Transport) Close() error {
 	t.cancel()
