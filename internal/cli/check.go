@@ -178,7 +178,9 @@ func (o *options) leadElsewhere(cmd *cobra.Command, res api.CheckResult, wrong [
 		return nil
 	}
 	to := res.Replicas[right].Node
-	_, err = ask(cmd, o, func(ctx context.Context, c *api.Client) (api.TransferResult, error) { return c.Transfer(ctx, res.Volume, to) })
+	_, err = ask(cmd, o, func(ctx context.Context, c *api.Client) (api.TransferResult, error) {
+		return c.Transfer(ctx, res.Volume, to)
+	})
 	if err != nil {
 		return err
 	}
