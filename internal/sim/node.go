@@ -53,6 +53,8 @@ type node struct {
 	damaged bool
 	// rotten: bits of the store flipped, or came with a snapshot from where they had; a check has not yet said otherwise.
 	rotten bool
+	// marked: a process on it has met damage of its copy, and no check has read all of it since.
+	marked bool
 	// lost: the disk was replaced and what was on it is not yet back.
 	lost bool
 	// release is the newest cluster version that the program on it knows, reported what it said of that when it started last.
@@ -199,12 +201,15 @@ func (l *life) begin() (err error) {
 	if err := n.w.format(n.store); err != nil {
 		return err
 	}
-	l.volume, err = volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: n.store, Programs: programs})
+	l.volume, err = volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: n.store, Programs: programs, Damaged: l.metDamage})
 	if err != nil {
 		return err
 	}
 	if err := l.join(fsys, machine{l.volume}); err != nil {
 		return err
+	}
+	if n.marked {
+		l.after(0, l.stepAside)
 	}
 	rules := []volume.Rule{{Export: volume.ExportID(exportPath), Squash: volume.SquashNone, AnonUID: 65534, AnonGID: 65534}}
 	l.gate = gateway.New(gateway.Config{
@@ -467,7 +472,7 @@ func (n *node) replaceDisk() {
 	n.w.note("replace", n.id)
 	n.w.stats.Faults[faultReplace]++
 	n.newDisk()
-	n.damaged, n.rotten, n.lost, n.faulty = false, false, true, false
+	n.damaged, n.rotten, n.marked, n.lost, n.faulty = false, false, false, true, false
 }
 
 // whole reports whether the node has everything that it had before its disk was replaced.

@@ -9,16 +9,17 @@ import (
 	"net/netip"
 	"slices"
 
+	"holdfast/internal/gateway"
 	"holdfast/internal/replica"
 	"holdfast/internal/store"
 	"holdfast/internal/volume"
 )
 
-// Rot of what a replica stores. Metadata has checksums: what cannot be read ends the replica, or the call. File data has none: reads answer with what is there, until somebody has the
-// copies compared. Then the rotten one, and no other, differs from most, and is made anew.
+// Rot of what a replica stores. Metadata has checksums: what cannot be read ends the replica if an entry needs it; otherwise the leader hands over to one that can read it, and what was asked
+// for comes from there. File data has none: reads answer with what is there, until somebody has the copies compared. Then the rotten one, and no other, differs from most, and is made anew.
 
 // errMetaRot is what Pebble's checksum of a block comes to.
-var errMetaRot = errors.New("sim: a block of the metadata has another checksum than when it was written")
+var errMetaRot = fmt.Errorf("sim: a block of the metadata has another checksum than when it was written: %w", store.ErrUnreadable)
 
 // errVoid ends a run in which rot has spread so far that nothing is promised.
 var errVoid = errors.New("sim: half of the copies or more are rotten")
@@ -126,6 +127,60 @@ func (s rottenSnapshot) WriteTo(w io.Writer) (int64, error) {
 	return s.MetaSnapshot.WriteTo(w)
 }
 
+// metDamage is package node's: the process learns that its copy is damaged.
+func (l *life) metDamage(_ error, stops bool) {
+	if stops || l.n.marked {
+		return
+	}
+	l.n.marked = true
+	l.w.note("damaged", l.n.id)
+	l.after(l.rng.between(0, msec), l.stepAside)
+}
+
+// mark says whether the process's copy is known to be damaged, which makes it reluctant to lead.
+func (l *life) mark(damaged bool) {
+	l.n.marked = damaged
+	l.turn(func(core *replica.Core, _ int64) { core.SetReluctant(damaged) })
+}
+
+// asideRetry is how long a leader with a damaged copy waits until it tries again to hand over.
+const asideRetry = 50 * msec
+
+// stepAside hands over while the copy is damaged and another could lead.
+func (l *life) stepAside() {
+	if !l.n.marked || l.failed != nil {
+		return
+	}
+	l.mark(true)
+	if to := l.successor(); to != 0 {
+		l.turn(func(core *replica.Core, now int64) {
+			if _, err := core.TransferLeader(now, to); err == nil {
+				l.w.stats.Aside++
+				l.w.note("aside", l.n.id, to)
+			}
+		})
+	}
+	l.after(asideRetry, l.stepAside)
+}
+
+// successor returns who could lead instead of this process, 0 if nobody could.
+func (l *life) successor() uint64 {
+	for _, p := range l.manual.Core.Status(l.n.clock()).Peers {
+		if p.Voter && p.Active && p.InSync && !p.NeedsSnapshot && !p.Recovering && !p.Reluctant && !replica.IsWitness(p.ID) {
+			return p.ID
+		}
+	}
+	return 0
+}
+
+// escapes reports whether the answer to a request is left to another leader, because this one's copy is damaged. Otherwise the client gets to know.
+func (l *life) escapes(err error) bool {
+	if !errors.Is(err, gateway.ErrDamaged) {
+		return true
+	}
+	return l.successor() != 0
+}
+
 // checks is the state of `holdfast check --repair`.
 type checks struct {
 	running bool
@@ -158,6 +213,9 @@ func (l *life) digestMark(index uint64) {
 	l.after([]int64{0, msec, 20 * msec}[l.rng.IntN(3)], func() {
 		d.sum, d.stable, d.err = c.Sum(context.Background())
 		l.digest = d
+		if d.err == nil && l.n.marked {
+			l.mark(false)
+		}
 	})
 }
 
@@ -232,9 +290,6 @@ func (w *World) unreadable(l *life, d *digested) {
 	}
 	if w.mayLoseDisk(n) {
 		w.rebuild(n)
-	} else if w.want != nil {
-		// A newcomer waits for a snapshot that this node cannot read. Somebody moves the volume.
-		l.turn(func(core *replica.Core, now int64) { _, _ = core.TransferLeader(now, 0) })
 	}
 	w.after(checkRetry, w.mark)
 }

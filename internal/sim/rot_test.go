@@ -24,13 +24,15 @@ func TestRot(t *testing.T) {
 				sum.Checks += st.Checks
 				sum.Rotten += st.Rotten
 				sum.Void += st.Void
+				sum.Unreadable += st.Unreadable
+				sum.Aside += st.Aside
 				sum.Faults[faultObjectRot] += st.Faults[faultObjectRot]
 				sum.Faults[faultMetaRot] += st.Faults[faultMetaRot]
 			})
 		}
 	}
-	t.Logf("%d checks, %d reads of rotten data, %d runs in which it spread", sum.Checks, sum.Rotten, sum.Void)
-	if sum.Checks == 0 || sum.Faults[faultObjectRot] == 0 || last > 2 && (sum.Faults[faultMetaRot] == 0 || sum.Rotten == 0 || sum.Void > 2) {
+	t.Logf("%d checks, %d reads of rotten data, %d runs in which it spread; %d leaders stepped aside, %d calls could not be answered", sum.Checks, sum.Rotten, sum.Void, sum.Aside, sum.Unreadable)
+	if sum.Checks == 0 || sum.Faults[faultObjectRot] == 0 || last > 2 && (sum.Faults[faultMetaRot] == 0 || sum.Aside == 0 || sum.Rotten == 0 || sum.Void > 2) {
 		t.Errorf("%+v", sum)
 	}
 }

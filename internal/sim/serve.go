@@ -238,7 +238,7 @@ func (l *life) handle(c *conn, record []byte) {
 func (l *life) read(c *conn, req *gateway.Request) {
 	var e xdr.Encoder
 	err := l.gate.Read(c, req, &e)
-	if err == nil {
+	if err == nil || !l.escapes(err) {
 		c.send(e.Bytes())
 		return
 	}

@@ -57,7 +57,8 @@ type Stats struct {
 	Unknown    int // histories that the checker gave up on
 	Checks     int // comparisons of all copies
 	Rotten     int // reads that were answered with rotten data
-	Unreadable int // calls that a node with rotten metadata could not answer
+	Unreadable int // calls that a node with rotten metadata could not answer, when nobody could take over from it
+	Aside      int // times that a leader with rotten metadata began to hand over
 	Void       int // runs that ended because rot had spread to so many copies that nothing is promised
 	Faults     [faultKinds]int
 	Histories  int
