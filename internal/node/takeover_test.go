@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"holdfast/internal/api"
 	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
 )
 
 // TestTakeover stops the leader, twice: it is an event that another node leads, and why.
@@ -53,6 +55,36 @@ func TestMoveToStandby(t *testing.T) {
 	c.mustDo(cluster.Command{SetNode: &cluster.SetNode{Name: to, Standby: &off}})
 	if r, err := c.nodes[0].api().Transfer(c.context(), "v", to); err != nil || r.To != to {
 		t.Errorf("a move to a node that may lead: %+v, %v", r, err)
+	}
+}
+
+// TestNewAddress starts a node at another address than it had: the others, who cannot reach it, learn of that from it.
+func TestNewAddress(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{}).startAll()
+	n := c.other(c.leader())
+	c.mustStop(n)
+	id, err := identity.Load(identity.Dir(n.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := n.peer
+	n.peer = c.network + ".77:7420"
+	id.PeerAddress = n.peer
+	if err := id.Save(identity.Dir(n.dir)); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(n.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.file, []byte(strings.ReplaceAll(string(file), old, n.peer)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.start(n)
+	c.inSync(3)
+	if s, err := c.leader().api().State(c.context()); err != nil || s.NodeNamed(n.name).Peer != n.peer {
+		t.Errorf("the address is %+v, %v", s.NodeNamed(n.name), err)
 	}
 }
 

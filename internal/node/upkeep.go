@@ -57,11 +57,35 @@ func (n *Node) upkeepOnce(ctx context.Context) error {
 	if self.Peer == report.Peer && self.Release == report.Release && self.MaxVersion == report.MaxVersion && self.Serial == report.Serial {
 		return nil
 	}
-	r, err := n.cluster.do(ctx, self.Name, cluster.Command{ReportNode: &report})
+	cmd := cluster.Command{ReportNode: &report}
+	if self.Peer != report.Peer && n.cluster.leader() == 0 {
+		if n.tellAny(ctx, cmd) {
+			return nil
+		}
+	}
+	r, err := n.cluster.do(ctx, self.Name, cmd)
 	if err != nil {
 		return err
 	}
 	return r.Err()
+}
+
+// tellAny has any other node that can be reached execute a command. A node that has moved to another address needs that: nobody reaches it, so it does not hear who leads.
+func (n *Node) tellAny(ctx context.Context, cmd cluster.Command) bool {
+	s := n.cluster.state()
+	for i := range s.Nodes {
+		if s.Nodes[i].Number == n.id.Node {
+			continue
+		}
+		c, err := n.peers.client(s.Nodes[i].Number, "")
+		if err != nil {
+			continue
+		}
+		if _, err := c.Do(ctx, cmd); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // renew gets this node a new certificate from a data node of the cluster.
