@@ -136,6 +136,8 @@ type VolumeStatus struct {
 	Placement string `json:"placement,omitempty"`
 	// Problems say on which nodes the volume's copy is damaged or could not be opened, and why.
 	Problems []string `json:"problems,omitempty"`
+	// Check says how far a comparison of the copies is, while there is one.
+	Check string `json:"check,omitempty"`
 	// AddressProblem is why the address is not where it should be.
 	AddressProblem string      `json:"address_problem,omitempty"`
 	SizeBytes      uint64      `json:"size_bytes,omitempty"` // the limit; 0: none

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +20,8 @@ func newCheck(o *options) *cobra.Command {
 		Use:   "check [VOLUME]",
 		Short: "Compare the copies of a volume",
 		Long: `Ask every node for a digest of its copy of the volume, metadata, protocol state and file data included, at the same log index,
-and compare. The volume stays in use; while clients write, the copies may not meet at one index, and check says so.
+and compare. The volume stays in use. File data that changes while it is read is read anew; where clients never cease to write, they wait with that for a moment, a second at
+most, if the data can be read in that time. If it cannot, the check goes on for some minutes and then says so.
 
 With --repair, a copy that differs from most of the others is thrown away and made anew from them, while the volume stays in use. Of two copies that differ nobody can say which is right:
 look at the disks and the kernel's log of both nodes, and name the wrong one with --wrong.
@@ -35,8 +37,7 @@ Exit code: 0 when all copies are equal (with --repair: in the end), 3 when they 
 			if wrong != "" && !repair {
 				return withCode(ExitUsage, fmt.Errorf("--wrong says which copy --repair is to make anew: give both"))
 			}
-			check := func(ctx context.Context, c *api.Client) (api.CheckResult, error) { return c.Check(ctx, volume) }
-			res, err := ask(cmd, o, check)
+			res, err := o.compare(cmd.Context(), volume)
 			if err != nil {
 				return err
 			}
@@ -44,7 +45,7 @@ Exit code: 0 when all copies are equal (with --repair: in the end), 3 when they 
 				if err := o.repair(cmd, res, wrong); err != nil {
 					return err
 				}
-				if res, err = ask(cmd, o, check); err != nil {
+				if res, err = o.compare(cmd.Context(), volume); err != nil {
 					return err
 				}
 			}
@@ -58,6 +59,38 @@ Exit code: 0 when all copies are equal (with --repair: in the end), 3 when they 
 	cmd.Flags().StringVar(&wrong, "wrong", "", "`node` whose copy is the wrong one")
 	o.completeFlag(cmd, "wrong", dataNodeNames)
 	return cmd
+}
+
+// compare asks for a comparison of a volume's copies, and says meanwhile how far it is.
+func (o *options) compare(ctx context.Context, volume string) (api.CheckResult, error) {
+	c, err := o.client()
+	if err != nil {
+		return api.CheckResult{}, err
+	}
+	defer c.Close()
+	var res api.CheckResult
+	asked := make(chan error, 1)
+	go func() {
+		var err error
+		res, err = c.Check(ctx, volume)
+		asked <- err
+	}()
+	p := o.progress()
+	defer p.end()
+	tick := time.NewTicker(max(o.patience/2, o.poll))
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-asked:
+			return res, err
+		case <-tick.C:
+			if s, err := o.status(ctx, c); err == nil {
+				if v := volumeStatus(&s, volume); v != nil && v.Check != "" {
+					p.say("volume " + volume + ": " + v.Check)
+				}
+			}
+		}
+	}
 }
 
 func printCheck(o *options, res api.CheckResult) {

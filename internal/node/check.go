@@ -21,10 +21,17 @@ import (
 const (
 	// checkPoll is how often the leader looks whether the digests have arrived: they come with heartbeats, so it cannot be told sooner than a tick.
 	checkPoll = 20 * time.Millisecond
-	// checkTries is how often a check is begun anew because file data changed while it was read.
+	// checkTries is how often a check is begun anew because it was interrupted, or file data changed while it was read, before it does more about that: it then has clients wait
+	// with what they change, where that is over within checkHold.
 	checkTries = 5
+	checkHold  = time.Second
+	// checkLimit is how long a check is begun anew.
+	checkLimit = 5 * time.Minute
 	// checkPause is how long a check waits that was interrupted.
 	checkPause = 300 * time.Millisecond
+	// checkPauseMost is how long it waits between tries in the end; it is twice as long each time, checkDoublings times.
+	checkPauseMost = 20 * time.Second
+	checkDoublings = 8
 	// checkSilence is how long a member may be silent before a check goes on without it.
 	checkSilence = 3 * time.Second
 )
@@ -140,8 +147,11 @@ var errElsewhere = errors.New("this node's copy turned out to be damaged, and it
 
 // check compares the volume's copies, on the leader. by is who asked for it.
 func (s *service) check(ctx context.Context, by string) (api.CheckResult, error) {
+	defer s.checking.Store(nil)
+	var took time.Duration
+	began := time.Now()
 	for try := 1; ; try++ {
-		res, busy, err := s.checkOnce(ctx)
+		res, busy, err := s.checkTry(ctx, try, &took)
 		if errors.Is(err, errElsewhere) && !strings.HasPrefix(by, passedOnTwice) {
 			return s.checkElsewhere(ctx, by)
 		}
@@ -153,10 +163,30 @@ func (s *service) check(ctx context.Context, by string) (api.CheckResult, error)
 		if err != nil || !busy {
 			return res, err
 		}
-		if try == checkTries {
-			return res, fmt.Errorf("volume %s: file data changed while it was compared, %d times; check again when less is written", s.name, try)
+		if try >= checkTries && time.Since(began) > checkLimit {
+			return res, fmt.Errorf("volume %s: file data changed while it was compared, %d times in %v: reading it takes %v, for which clients cannot be kept waiting. Check again when less is written",
+				s.name, try, time.Since(began).Round(time.Second), took.Round(time.Millisecond))
+		}
+		if try >= checkTries {
+			pause(ctx, min(checkPause<<min(try-checkTries, checkDoublings), checkPauseMost))
 		}
 	}
+}
+
+// checkTry compares the copies once, and says so in the status. When that has failed often enough it has clients wait meanwhile with what they change, if took, how long the last try has
+// taken, says that they can be asked to.
+func (s *service) checkTry(ctx context.Context, try int, took *time.Duration) (res api.CheckResult, busy bool, err error) {
+	text := "its copies are being compared"
+	if try > 1 {
+		text = fmt.Sprintf("its copies are being compared, for the %d. time, as file data changed meanwhile", try)
+	}
+	s.checking.Store(&text)
+	if try > checkTries && *took < checkHold/2 {
+		defer s.held.take(checkHold)()
+	}
+	began := time.Now()
+	defer func() { *took = time.Since(began) }()
+	return s.checkOnce(ctx)
 }
 
 // passedOnTwice marks a check that a leader has passed on to its successor. There need not be more than two: who knows that its copy is damaged does not succeed.

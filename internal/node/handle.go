@@ -89,7 +89,9 @@ func (s *service) read(conn *clientConn, req *gateway.Request) {
 // propose sends a mutating request to the log. The record's buffer belongs to the log from then on.
 func (s *service) propose(conn *clientConn, rec rpc.Record, req *gateway.Request) {
 	for {
+		s.held.enter()
 		err := s.gate.Propose(conn, req, rec.Buf, rec.Off, rec.Done)
+		s.held.leave()
 		if err == nil {
 			return
 		}

@@ -59,6 +59,8 @@ type service struct {
 	leader  leaderState
 	// changing: the members are being changed.
 	changing  atomic.Bool
+	held      hold                   // requests that mutate, while copies are compared
+	checking  atomic.Pointer[string] // how far a comparison of the copies is
 	placement atomic.Pointer[cluster.Placement]
 	progress  progress
 

@@ -115,6 +115,9 @@ func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluste
 		return
 	}
 	vs.AddressProblem = s.door.trouble()
+	if text := s.checking.Load(); text != nil {
+		vs.Check = *text
+	}
 	vs.OneCopy, vs.Changing = st.OneCopy, st.Joint || len(st.Learners) > 0
 	if p := s.placement.Load(); p != nil {
 		vs.Placement = p.Why
