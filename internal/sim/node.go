@@ -52,7 +52,8 @@ type node struct {
 	// damaged: bits were flipped; if the node refuses to start its disk is replaced.
 	damaged bool
 	// rotten: bits of the store flipped, or came with a snapshot from where they had; a check has not yet said otherwise.
-	rotten bool
+	rotten   bool
+	rottenAt int64 // when that began, or happened again
 	// marked: a process on it has met damage of its copy, and no check has read all of it since.
 	marked bool
 	// lost: the disk was replaced and what was on it is not yet back.

@@ -63,7 +63,7 @@ func (f *fault) rotMeta(n *node) {
 func (f *fault) rots(n *node) {
 	w := f.w
 	w.stats.Faults[f.kind]++
-	n.rotten, n.faulty = true, true
+	n.rotten, n.rottenAt, n.faulty = true, w.now, true
 	if n.up != nil {
 		n.up.rot = true
 	}
@@ -191,6 +191,7 @@ type checks struct {
 // digested is a replica's digest at a mark.
 type digested struct {
 	index  uint64
+	began  int64
 	sum    volume.Digest
 	stable bool
 	err    error
@@ -203,7 +204,7 @@ func isMark(entry []byte) bool {
 
 // digestMark digests the state at a mark, as package node does.
 func (l *life) digestMark(index uint64) {
-	d := &digested{index: index}
+	d := &digested{index: index, began: l.w.now}
 	c, err := l.volume.BeginChecksum()
 	if err != nil {
 		d.err = err
@@ -256,11 +257,6 @@ func (w *World) mark() {
 
 // collect waits for the digests.
 func (w *World) collect() {
-	if l := w.leader(); l != nil && l.digest != nil && l.digest.index > w.checks.floor && l.digest.err != nil {
-		// The check says at once that the leader's copy cannot be read. It may be what keeps another from catching up.
-		w.unreadable(l, l.digest)
-		return
-	}
 	var all []*digested
 	nodes := w.dataNodes()
 	for _, n := range nodes {
@@ -272,6 +268,8 @@ func (w *World) collect() {
 	switch {
 	case len(all) < len(nodes) && w.now < w.checks.until:
 		w.after(20*msec, w.collect)
+	case len(all) < len(nodes) && w.hopeless():
+		w.void()
 	case len(all) < len(nodes) || busy || w.want != nil:
 		w.after(checkRetry, w.mark)
 	default:
@@ -279,19 +277,25 @@ func (w *World) collect() {
 	}
 }
 
-// unreadable handles that the leader's copy cannot be digested.
-func (w *World) unreadable(l *life, d *digested) {
-	n := l.n
-	w.stats.Checks++
-	w.note("unreadable", n.id, d.index)
-	if !n.rotten {
-		w.fail("node %d cannot digest its copy at index %d although its disk is whole: %v", n.id, d.index, d.err)
-		return
+// hopeless reports whether the leader cannot read its copy, nobody can take over, and half of the copies or more are like that.
+func (w *World) hopeless() bool {
+	l := w.leader()
+	if l == nil || !l.n.marked || l.successor() != 0 {
+		return false
 	}
-	if w.mayLoseDisk(n) {
-		w.rebuild(n)
+	nodes, marked := w.dataNodes(), 0
+	for _, n := range nodes {
+		if n.marked {
+			marked++
+		}
 	}
-	w.after(checkRetry, w.mark)
+	return 2*marked >= len(nodes)
+}
+
+// void ends a run in which nothing is promised any more.
+func (w *World) void() {
+	w.stats.Void++
+	w.err = errVoid
 }
 
 // compare does what `holdfast check --repair` does with the digests: a copy that differs from most is made anew. Those must be the ones that are wrong.
@@ -319,16 +323,15 @@ func (w *World) compare(nodes []*node, all []*digested) {
 	}
 	w.note("check", all[0].index, uint64(len(wrong)))
 	if 2*len(wrong) >= len(nodes) {
-		w.stats.Void++
-		w.err = errVoid
+		w.void()
 		return
 	}
 	if !slices.Equal(named, wrong) {
 		w.fail("a check at index %d names %d of the %d rotten copies, or others", all[0].index, len(named), len(wrong))
 		return
 	}
-	for _, n := range nodes {
-		n.rotten = n.rotten && slices.Contains(wrong, n)
+	for i, n := range nodes {
+		n.rotten = n.rotten && (slices.Contains(wrong, n) || n.rottenAt >= all[i].began)
 	}
 	for _, n := range wrong {
 		if w.mayLoseDisk(n) {

@@ -260,7 +260,7 @@ func (t *transfer) done(ok bool) {
 	if ok {
 		t.w.stats.Snapshots++
 		if t.from.n.rotten && !t.to.n.rotten {
-			t.to.n.rotten, t.to.n.faulty, t.to.rot = true, true, true
+			t.to.n.rotten, t.to.n.rottenAt, t.to.n.faulty, t.to.rot = true, t.w.now, true, true
 			t.w.check()
 		}
 	}
