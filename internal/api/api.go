@@ -183,6 +183,8 @@ type SpaceStatus struct {
 	FreeBytes  uint64 `json:"free_bytes"`
 	TotalBytes uint64 `json:"total_bytes"`
 	Full       bool   `json:"full"` // growth is refused: a replica is below its reserve
+	// Low are the nodes whose replicas are below it, as far as the leader knows.
+	Low []string `json:"low,omitempty"`
 }
 
 // LogStatus is the raft log's size here.

@@ -44,7 +44,7 @@ func TestVolumes(t *testing.T) {
 	s.run(ExitUsage, "volume", "resize", "main", "+1GiB")
 	f.tweak = func(s *api.Status) {
 		v := &s.Volumes[0]
-		v.Safety, v.Space.Full, v.AddressProblem = api.SafetyReduced, true, "no device is in the network 10.0.0.0/24"
+		v.Safety, v.Space.Full, v.Space.Low, v.AddressProblem = api.SafetyReduced, true, []string{"b"}, "no device is in the network 10.0.0.0/24"
 		v.Replicas[1].InSync, v.Replicas[1].Active = false, false
 		r := &v.Replicas[2]
 		r.InSync, r.Learner, r.Snapshot, r.SentBytes, r.Rate, r.Remaining, r.Lag = false, true, true, 3<<30, 110<<20, 75, 1201
@@ -289,6 +289,7 @@ func TestOperate(t *testing.T) {
 	s.run(ExitFailed, "drain", "a")
 	s.run(ExitOK, "drain", "a", "--force")
 	s.run(ExitFailed, "drain", "b")
+	s.run(ExitOK, "drain", "b", "--force") // which makes nothing safer
 	f.tweak = nil
 	s.run(ExitOK, "unstandby", "a")
 	f.tweak = func(s *api.Status) { s.Volumes[0].Serving = false }

@@ -85,15 +85,19 @@ Exit code: 0 when the node can be stopped, 1 otherwise.`,
 				ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("node %s cannot be stopped yet, after %v", args[0], timeout))
 				defer cancel()
 			}
-			stuck := canLeave(&s, args[0])
+			stuck, hurt := canLeave(&s, args[0]), canDrain(&s, args[0])
 			if len(stuck) == 0 {
 				if err := o.awaitIdle(ctx, args[0]); err != nil {
 					return err
 				}
 			}
 			return o.print(nodeOutcome{Node: args[0], Standby: true}, func() error {
-				if len(stuck) > 0 {
+				switch {
+				case len(stuck) > 0:
 					o.sayf("node %s is in standby, but leads what no other node can: stopping it stops %s", args[0], list(stuck))
+					return nil
+				case len(hurt) > 0:
+					o.sayf("node %s leads nothing, but too few others are there: stopping it may stop %s", args[0], list(hurt))
 					return nil
 				}
 				o.sayf("node %s leads nothing and can be stopped; when it is back: holdfast unstandby %s", args[0], args[0])

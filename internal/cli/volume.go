@@ -289,8 +289,11 @@ func printVolume(o *options, v *view) error {
 		full := ""
 		if s.Space.Full {
 			full = "; FULL: growth is refused until every copy has more room"
+			if len(s.Space.Low) > 0 {
+				full = "; FULL: growth is refused until there is more room on " + list(s.Space.Low)
+			}
 		}
-		line("disk", fmt.Sprintf("%s free of %s%s", bytesText(s.Space.FreeBytes), bytesText(s.Space.TotalBytes), full))
+		line("disk", fmt.Sprintf("%s free of %s on %s%s", bytesText(s.Space.FreeBytes), bytesText(s.Space.TotalBytes), leaderText(*s), full))
 		line("log", fmt.Sprintf("entries %d to %d, committed %d, applied %d; %d segments, %s; last sync %d us",
 			s.First, s.Last, s.Commit, s.Applied, s.Log.Segments, bytesText(s.Log.Bytes), s.Log.LastSyncUS))
 	}

@@ -130,16 +130,24 @@ func (s *service) watchSpace() {
 	if !s.replica.Serving() {
 		return
 	}
-	free, _, err := s.store.Space()
-	full := err == nil && free < uint64(s.spec.Load().Reserve)
-	for _, p := range s.replica.Status().Peers {
-		if r, ok := decodeReport(p.Report); ok && p.InSync {
-			full = full || r.Below
+	low := s.belowReserve(s.replica.Status().Peers)
+	if full := len(low) > 0; s.full.Swap(full) != full {
+		s.log.Warn("free space crossed the reserve", "growth_refused", full, "nodes", low)
+	}
+}
+
+// belowReserve names the nodes whose copies have less room than the volume's reserve: this one, and those of its peers that are in sync.
+func (s *service) belowReserve(peers []replica.PeerStatus) []string {
+	var low []string
+	if free, _, err := s.store.Space(); err == nil && free < uint64(s.spec.Load().Reserve) {
+		low = append(low, s.node.id.Name)
+	}
+	for _, p := range peers {
+		if r, ok := decodeReport(p.Report); ok && p.InSync && r.Below {
+			low = append(low, s.node.nodeName(p.ID))
 		}
 	}
-	if s.full.Swap(full) != full {
-		s.log.Warn("free space crossed the reserve", "growth_refused", full)
-	}
+	return low
 }
 
 // errElsewhere is returned by checkOnce if another node leads now, because this one's copy turned out to be damaged.

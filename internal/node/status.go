@@ -118,6 +118,9 @@ func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluste
 	if text := s.checking.Load(); text != nil {
 		vs.Check = *text
 	}
+	if vs.Space.Full {
+		vs.Space.Low = s.belowReserve(st.Peers)
+	}
 	vs.OneCopy, vs.Changing = st.OneCopy, st.Joint || len(st.Learners) > 0
 	if p := s.placement.Load(); p != nil {
 		vs.Placement = p.Why

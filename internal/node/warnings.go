@@ -67,7 +67,11 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 		warn(&worse, "its address is not on node %s, so clients do not reach it: %s", v.Leader, v.AddressProblem)
 	}
 	if v.Space.Full {
-		warn(&worse, "it is full: a copy is below its reserve, so that growth is refused. Remove files, or enlarge the file system of the data folder")
+		on := ""
+		if len(v.Space.Low) > 0 {
+			on = " on " + strings.Join(v.Space.Low, ", ")
+		}
+		warn(&worse, "it is full: a copy%s is below its reserve, so that growth is refused. Remove files, or enlarge the file system of the data folder%s", on, on)
 	}
 	data := 0
 	for _, r := range v.Replicas {
