@@ -128,6 +128,7 @@ func newService(ctx context.Context, n *Node, v *cluster.Volume) (_ *service, er
 	if err != nil {
 		return nil, err
 	}
+	s.volume.NoteAhead(s.wal.LastIndex())
 	if err := n.beginRestored(v, s, dir); err != nil {
 		return nil, err
 	}

@@ -206,6 +206,7 @@ func (l *life) begin() (err error) {
 	if err != nil {
 		return err
 	}
+	l.volume.NoteAhead(l.log.LastIndex())
 	if err := l.join(fsys, machine{l.volume}); err != nil {
 		return err
 	}

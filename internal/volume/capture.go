@@ -7,7 +7,10 @@ import (
 )
 
 // Capture is the state at one index, to be digested while the volume goes on.
-type Capture struct{ snap *Snapshot }
+type Capture struct {
+	snap  *Snapshot
+	ahead bool // objects may be newer than the metadata
+}
 
 // BeginChecksum captures the state at the applied index. Called between two entries, the capture is of exactly that index. Sum must follow.
 func (v *Volume) BeginChecksum() (*Capture, error) {
@@ -15,16 +18,18 @@ func (v *Volume) BeginChecksum() (*Capture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: checksum: %w", v.name, err)
 	}
-	return &Capture{snap}, nil
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return &Capture{snap, v.ahead > snap.Index}, nil
 }
 
 // Sum digests the captured state, as Checksum does, and releases it. stable is false if a file that is kept as an object changed since the capture: file data is not
-// captured, so the digest may then be of a mixture and means nothing.
+// captured, so the digest may then be of a mixture and means nothing. So it may be after a crash or a snapshot (NoteAhead).
 func (c *Capture) Sum(ctx context.Context) (sum Digest, stable bool, err error) {
 	h := sha256.New()
 	err = c.snap.hash(ctx, h)
-	stable = true
-	if err == nil {
+	stable = !c.ahead
+	if err == nil && stable {
 		err = scanInodes(c.snap.meta, func(n *Inode) error {
 			if n.Type == TypeFile && !n.Inline {
 				stable = stable && c.snap.v.unchanged(n)

@@ -25,6 +25,7 @@ var (
 	keySpace      = []byte("mspace")      // total u64, free u64
 	keyHistory    = []byte("mhistory")    // restores: for each the backup's index u64, the first index afterwards u64
 	keyCheckpoint = []byte("xcheckpoint") // index u64: object writes up to it are durable
+	keyAhead      = []byte("xahead")      // index u64: objects may be as of it, by the snapshot that they came with
 	keyValid      = []byte("xvalid")      // u8: 0 while an Install is unfinished
 )
 

@@ -222,7 +222,7 @@ func (r *Restorer) Finish(cfg Config, now int64, random uint64) (*Volume, error)
 		_, err = v.Checkpoint(context.Background())
 	}
 	if err == nil {
-		err = v.validate(index)
+		err = v.validate(index, 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: restore: %w", v.name, err)

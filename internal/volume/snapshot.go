@@ -22,7 +22,7 @@ const (
 
 	frameObject = 1 // an object starts, empty
 	frameData   = 2
-	frameEnd    = 3 // offset: how many objects there were
+	frameEnd    = 3 // offset: how many objects there were; inode: the index of an entry of which the objects may be already (0 of an older release, which does not say)
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -85,7 +85,8 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	if err != nil {
 		return out.n, s.v.met(fmt.Errorf("volume %s: send objects: %w", s.v.name, err), false)
 	}
-	out.frame(frameEnd, 0, objects, nil)
+	// One more than is applied may be in the objects already.
+	out.frame(frameEnd, Ino(s.v.Applied()+1), objects, nil)
 	return out.n, out.err
 }
 
@@ -202,14 +203,15 @@ func (v *Volume) Install(r io.Reader) error {
 		last.Set(keyCheckpoint, binary.BigEndian.AppendUint64(nil, index))
 		err = v.store.InstallMeta(in, &last)
 	}
+	ahead := uint64(0)
 	if err == nil {
-		err = v.installObjects(in)
+		ahead, err = v.installObjects(in)
 	}
 	if err == nil {
 		err = v.removeStrayObjects()
 	}
 	if err == nil {
-		err = v.validate(index)
+		err = v.validate(index, ahead)
 	}
 	if err != nil {
 		return fmt.Errorf("volume %s: install snapshot: %w", v.name, err)
@@ -247,8 +249,8 @@ func (v *Volume) invalidate() error {
 	return v.load(false)
 }
 
-// validate notes that the state is whole, and loads it.
-func (v *Volume) validate(index uint64) error {
+// validate notes that the state is whole, but for objects that may be as of ahead, and loads it.
+func (v *Volume) validate(index, ahead uint64) error {
 	if err := v.store.SyncObjects(context.Background()); err != nil {
 		return err
 	}
@@ -267,6 +269,7 @@ func (v *Volume) validate(index uint64) error {
 	}
 	var b store.Batch
 	b.Delete(keyValid)
+	b.Set(keyAhead, binary.BigEndian.AppendUint64(nil, ahead))
 	if err := v.store.Commit(&b); err != nil {
 		return err
 	}
@@ -280,27 +283,27 @@ func (v *Volume) validate(index uint64) error {
 	return nil
 }
 
-// installObjects reads the frames.
-func (v *Volume) installObjects(r io.Reader) error {
+// installObjects reads the frames. It returns the index of which the objects may be.
+func (v *Volume) installObjects(r io.Reader) (ahead uint64, err error) {
 	buf := make([]byte, frameDataBytes)
 	current, objects := uint64(0), uint64(0)
 	for {
 		var head [frameHeaderBytes]byte
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return err
+			return 0, err
 		}
 		ino, off := binary.BigEndian.Uint64(head[1:]), binary.BigEndian.Uint64(head[9:])
 		length := binary.BigEndian.Uint32(head[17:])
 		if length > frameDataBytes {
-			return fmt.Errorf("%w: frame of %d bytes", ErrBadSnapshot, length)
+			return 0, fmt.Errorf("%w: frame of %d bytes", ErrBadSnapshot, length)
 		}
 		data := buf[:length]
 		if _, err := io.ReadFull(r, data); err != nil {
-			return err
+			return 0, err
 		}
 		sum := crc32.Update(crc32.Checksum(head[:frameHeaderBytes-4], castagnoli), castagnoli, data)
 		if sum != binary.BigEndian.Uint32(head[frameHeaderBytes-4:]) {
-			return fmt.Errorf("%w: checksum of a frame", ErrBadSnapshot)
+			return 0, fmt.Errorf("%w: checksum of a frame", ErrBadSnapshot)
 		}
 		var err error
 		switch kind := head[0]; {
@@ -311,12 +314,12 @@ func (v *Volume) installObjects(r io.Reader) error {
 		case kind == frameData && ino == current && off <= MaxFileBytes-uint64(length):
 			err = v.store.WriteObject(ino, int64(off), data)
 		case kind == frameEnd && off == objects:
-			return nil
+			return ino, nil
 		default:
 			err = fmt.Errorf("%w: frame %d of object %d at %d", ErrBadSnapshot, kind, ino, off)
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
 }

@@ -59,6 +59,7 @@ type Volume struct {
 	valid      bool
 	state      state
 	checkpoint uint64
+	ahead      uint64 // see NoteAhead
 	exports    []Export
 	space      FSStat // replicated figures: total and free bytes only
 	clients    clientSet
@@ -139,6 +140,12 @@ func (v *Volume) loadRecords() error {
 	if len(b) == 8 {
 		v.checkpoint = binary.BigEndian.Uint64(b)
 	}
+	if b, err = get(v.store, keyAhead); err != nil {
+		return err
+	}
+	if len(b) == 8 {
+		v.ahead = max(v.ahead, binary.BigEndian.Uint64(b))
+	}
 	if b, err = get(v.store, keySpace); err != nil {
 		return err
 	}
@@ -198,6 +205,14 @@ func (v *Volume) ReplayFrom() uint64 {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	return v.checkpoint + 1
+}
+
+// NoteAhead says that objects may be as of any entry up to index: those that the log held when this process began may have been applied by an earlier one, whose metadata went back in a crash.
+// Until they are applied again, a digest means nothing.
+func (v *Volume) NoteAhead(index uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.ahead = max(v.ahead, index)
 }
 
 // Version returns the cluster version.
