@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,6 +49,9 @@ Exit code: 0 when the certificate is made, 1 otherwise.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" && !o.json() && isTerminal(o.out) {
 				return usagef("the key would be shown on the terminal: send it to a file, with --out FILE")
+			}
+			if file != "" && fileExists(file) {
+				return fmt.Errorf("%s is there already: name another file, or remove it", file)
 			}
 			key, err := identity.NewKey()
 			if err != nil {
@@ -129,18 +134,32 @@ func newCertRevoke(o *options) *cobra.Command {
 		Long: `Refuse an administrator's certificate from now on, on all nodes. SERIAL is what ` + "`holdfast cert create`" + ` printed. The certificate of a node goes with
 the node: ` + "`holdfast node remove`" + `.
 
-Exit code: 0 when the certificate is refused, 1 otherwise.`,
+Exit code: 0 when the certificate is refused; 3 when it is, but nothing tells that there ever was one of that number; 1 otherwise.`,
 		Example: "  holdfast cert revoke 1f2e3d --why 'lost laptop'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if why == "" {
-				why = "serial number " + args[0]
+			serial := strings.ToLower(strings.ReplaceAll(args[0], ":", ""))
+			if serial == "" || strings.Trim(serial, "0123456789abcdef") != "" {
+				return usagef("%q is not the serial number of a certificate, which has hexadecimal digits: `holdfast cert create` printed it, and `holdfast events` has it", args[0])
 			}
-			res, err := o.do(cmd, cluster.Command{Revoke: &cluster.Revocation{Serial: args[0], Why: why}})
+			if why == "" {
+				why = "serial number " + serial
+			}
+			events, err := ask(cmd, o, func(ctx context.Context, c *api.Client) ([]cluster.Event, error) { return c.Events(ctx, 0, false) })
 			if err != nil {
 				return err
 			}
-			return o.print(res, func() error { o.sayf("certificate %s is refused from now on", args[0]); return nil })
+			res, err := o.do(cmd, cluster.Command{Revoke: &cluster.Revocation{Serial: serial, Why: why}})
+			if err != nil {
+				return err
+			}
+			if err := o.print(res, func() error { o.sayf("certificate %s is refused from now on", serial); return nil }); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(events, func(e cluster.Event) bool { return strings.Contains(e.Text, serial) }) {
+				return withCode(ExitAttention, fmt.Errorf("no event tells that there ever was a certificate %s: compare the number with those in `holdfast events`", serial))
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&why, "why", "", "`text` for the events")

@@ -138,7 +138,13 @@ func TestElsewhere(t *testing.T) {
 	if code, out, errOut := run("--node", address, "--cert", file+"3", "status"); code != ExitFailed || !strings.Contains(errOut, "certificate") {
 		t.Errorf("exit code %d, %s%s", code, out, errOut)
 	}
-	s.run(ExitOK, "cert", "revoke", "1f2e3d", "--why", "lost laptop")
+	f.must(cluster.Command{Note: &cluster.Event{Kind: cluster.EventConfig, Text: "certificate 1f2e3d for administrator alice"}})
+	s.run(ExitOK, "cert", "revoke", "1F:2E:3D", "--why", "lost laptop")
+	if !f.machine.State().IsRevoked(0, "1f2e3d") {
+		t.Error("the certificate is not refused")
+	}
+	s.run(ExitUsage, "cert", "revoke", "alice")
+	s.run(ExitAttention, "cert", "revoke", "1f2e3e") // a digit is wrong
 	golden(t, "cert.txt", s.text.String())
 }
 
