@@ -222,6 +222,12 @@ type TransferResult struct {
 	Seconds float64 `json:"seconds"`
 }
 
+// LeaderResult is who leads a volume, as a node that keeps it knows.
+type LeaderResult struct {
+	ID   uint32 `json:"id"`   // the volume's
+	Node uint64 `json:"node"` // its number; 0: nobody
+}
+
 // Error is what the API answers when it cannot do what was asked; Message says why and what to do.
 type Error struct {
 	Status  int    `json:"-"`
@@ -309,6 +315,8 @@ type Backend interface {
 	Transfer(ctx context.Context, by, volume, to string) (TransferResult, error)
 	// Explain says why a volume is where it is.
 	Explain(ctx context.Context, by, volume string) (Explanation, error)
+	// Leader says who leads a volume that the asked node keeps a copy of, as soon as that is somebody else than the node known; otherwise after a few seconds.
+	Leader(ctx context.Context, volume string, known uint64) (LeaderResult, error)
 	// Backup writes a backup of a volume to w.
 	Backup(ctx context.Context, by, volume string, o BackupOptions, w io.Writer) error
 	// Restore makes a volume from backups, a full one and those that continue it, which r yields one after the other.

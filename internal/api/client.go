@@ -116,6 +116,11 @@ func (c *Client) Explain(ctx context.Context, volume string) (Explanation, error
 	return get[Explanation](ctx, c, volumePath(volume, "explain"))
 }
 
+// Leader asks who leads a volume; see Backend.Leader.
+func (c *Client) Leader(ctx context.Context, volume string, known uint64) (LeaderResult, error) {
+	return get[LeaderResult](ctx, c, volumePath(volume, "leader?known=")+strconv.FormatUint(known, 10))
+}
+
 // Doctor runs the node's checks of its machine.
 func (c *Client) Doctor(ctx context.Context) ([]doctor.Result, error) {
 	return get[[]doctor.Result](ctx, c, "/v1/doctor")

@@ -163,6 +163,13 @@ func Handler(b Backend) http.Handler {
 	get("/v1/volumes/{volume}/explain", func(r *http.Request) (any, error) {
 		return b.Explain(r.Context(), caller(r).Name, r.PathValue("volume"))
 	})
+	get("/v1/volumes/{volume}/leader", func(r *http.Request) (any, error) {
+		known, err := strconv.ParseUint(r.URL.Query().Get("known"), 10, 64)
+		if err != nil {
+			return nil, Errorf(http.StatusBadRequest, "known=%s: want the number of a node", r.URL.Query().Get("known"))
+		}
+		return b.Leader(r.Context(), r.PathValue("volume"), known)
+	})
 	mux.HandleFunc("GET /v1/volumes/{volume}/backup", func(w http.ResponseWriter, r *http.Request) { backup(b, w, r) })
 	mux.HandleFunc("POST /v1/restore", func(w http.ResponseWriter, r *http.Request) {
 		var spec config.VolumeSpec

@@ -293,6 +293,10 @@ func (f *fakeNode) Explain(_ context.Context, _, volume string) (api.Explanation
 	return x, nil
 }
 
+func (f *fakeNode) Leader(context.Context, string, uint64) (api.LeaderResult, error) {
+	return api.LeaderResult{}, errors.New("no command asks for this")
+}
+
 func (f *fakeNode) Backup(_ context.Context, _, _ string, o api.BackupOptions, w io.Writer) error {
 	b, ok := f.backups[o.Since]
 	if !ok {

@@ -38,7 +38,7 @@ func (f *volumeFlags) register(o *options, cmd *cobra.Command) {
 	flags.StringVar(&f.device, "device", "", "network `device` that gets the address (default: the one in that network)")
 	flags.DurationVar(&f.lifetime, "address-lifetime", 3*time.Second, "how long the kernel keeps the address of a node that hangs")
 	flags.StringVar(&f.listen, "listen", "", "`IP:PORT` to serve at; without --address it is what clients mount, and does not move between machines")
-	flags.Uint16Var(&f.nodePort, "node-port", 0, "`port` at which every node serves the volume too, at its own addresses; 0 for none")
+	flags.Uint16Var(&f.nodePort, "node-port", 0, "`port` at which every data node serves the volume too, at its own address; 0 for none")
 	flags.IntVar(&f.copies, "copies", 3, "`number` of nodes that keep the data, as far as there are so many: 1, 2, 3 or 5")
 	flags.StringSliceVar(&f.nodes, "nodes", nil, "`nodes` that keep the data; then there are as many copies (default: the cluster chooses)")
 	flags.StringVar(&f.size, "size", "", "how much clients may store, a `size` such as 500GiB; none for no limit but the disks'")

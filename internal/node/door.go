@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
@@ -81,42 +79,10 @@ func (d *door) openNodePort(spec *config.VolumeSpec) {
 		return
 	}
 	s := d.s
-	proxy := forward.NewProxy(forward.ProxyConfig{
-		Volume: uint64(s.number), Target: s.target, Dial: s.node.dialNFS, Serve: s.server.ServeConn, Balancers: s.node.balancers(), Log: s.log,
-	})
-	// At the address that the other nodes know: a listener on all addresses would collide with those of volumes that move.
-	host, _, err := net.SplitHostPort(s.node.id.PeerAddress)
-	if err != nil {
-		s.log.Error("cannot serve the volume at the node's own address", "err", err)
-		return
-	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	d.stopNodePort = cancel
-	addr := net.JoinHostPort(host, strconv.Itoa(int(spec.NodePort)))
-	d.work.Go(func() {
-		complained := false
-		for ctx.Err() == nil {
-			lc := net.ListenConfig{Control: address.ReuseAddr}
-			ln, err := lc.Listen(ctx, "tcp", addr)
-			if err == nil {
-				err = proxy.Serve(ctx, ln)
-			}
-			if err != nil && ctx.Err() == nil && !complained {
-				complained = true
-				s.log.Warn("cannot serve the volume at the node's own address yet; trying on", "address", addr, "err", err)
-			}
-			pause(ctx, time.Second)
-		}
-	})
-}
-
-// balancers are the networks whose PROXY headers are believed.
-func (n *Node) balancers() []netip.Prefix {
-	var all []netip.Prefix
-	for _, b := range n.local.Balancers {
-		all = append(all, netip.Prefix(b))
-	}
-	return all
+	port := nodePort{volume: s.number, port: spec.NodePort, target: s.target, serve: s.server.ServeConn}
+	d.work.Go(func() { s.node.serveNodePort(ctx, port) })
 }
 
 // target says where clients of this volume are served.

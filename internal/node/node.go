@@ -62,6 +62,9 @@ type Node struct {
 	// hosts are the addresses of the other nodes that are given by name, as they were resolved last.
 	hosts atomic.Pointer[map[string][]netip.Addr]
 
+	// visits are the node ports of volumes that this node keeps no part of, by the volumes' numbers. They are reconcile's.
+	visits map[uint32]*visit
+
 	// fatal receives the first failure that a node must not survive.
 	fatal chan error
 }
@@ -95,7 +98,7 @@ func Run(ctx context.Context, local *config.Local, release string, log *slog.Log
 func run(ctx context.Context, local *config.Local, release string, log *slog.Logger, t tuning) error {
 	n := &Node{
 		local: local, release: release, log: log, started: time.Now(), tuning: t,
-		groups: make(map[uint32]group), broken: make(map[uint32]string), fatal: make(chan error, 1),
+		groups: make(map[uint32]group), visits: make(map[uint32]*visit), broken: make(map[uint32]string), fatal: make(chan error, 1),
 	}
 	var err error
 	switch n.id, err = identity.Load(identity.Dir(local.Data)); {

@@ -45,6 +45,7 @@ func (n *Node) reconcile() error {
 		return nil
 	}
 	n.meet(s)
+	n.endVisits(s)
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
 		if p, begun := n.begun.get(uint64(v.ID)); !slices.Contains(v.Keepers(), n.id.Node) || begun && p.Part != v.Parts[n.id.Node] {
@@ -59,6 +60,7 @@ func (n *Node) reconcile() error {
 	if err := n.letGo(s); err != nil {
 		return err
 	}
+	n.beginVisits(s)
 	n.mapPorts()
 	return nil
 }

@@ -1,0 +1,87 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/internal/cluster"
+	"holdfast/internal/nfsclient"
+)
+
+// TestVisits mounts a volume at the node port of a node that keeps no copy of it: it forwards to whoever leads, also when copies come to it and go.
+func TestVisits(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{extra: "    node_port: 2050\n    nodes: [a, b]\n"})
+	c.mustDo(cluster.Command{AddVolume: &cluster.AddVolume{Spec: c.spec()}})
+	c.inSync(2)
+	a, b, visited := c.nodes[0], c.nodes[1], c.nodes[2]
+	mount := func(n *testNode) nfsclient.Client {
+		t.Helper()
+		cl, err := nfsclient.Mount(c.context(), nfsclient.Config{Address: strings.Replace(n.peer, ":7420", ":2050", 1), Export: "/data"})
+		if err != nil {
+			t.Fatalf("mount at node %s: %v", n.name, err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = cl.Close(ctx) // the nodes may be gone
+		})
+		return cl
+	}
+	cl := mount(visited)
+	round := 0
+	works := func() {
+		t.Helper()
+		round++
+		content := []byte(fmt.Sprint("round ", round))
+		c.mustWrite(cl, "f", content)
+		c.mustRead(c.mount("4.1", "/data"), "f", content)
+	}
+	works()
+	c.transfer(b)
+	works()
+	c.transfer(a)
+	works()
+	// The leader is lost, and comes back: two copies wait for it.
+	c.mustStop(a)
+	c.start(a)
+	works()
+	// A copy comes here, and goes from b.
+	spec := c.spec()
+	spec.Nodes = []string{"a", "c"}
+	c.mustDo(cluster.Command{SetVolume: &cluster.SetVolume{Spec: spec}})
+	moved := func(members ...string) {
+		t.Helper()
+		await(t, testTimeout, func() bool {
+			_, v, err := c.look(c.leader())
+			return err == nil && !v.Changing && slices.Equal(v.Members, members) && len(v.Replicas) == len(members)
+		}, func() string { return "the copies do not move" })
+	}
+	moved("a", "c")
+	works()
+	at := mount(b)
+	c.mustRead(at, "f", []byte(fmt.Sprint("round ", round)))
+	c.transfer(visited)
+	works()
+	c.mustRead(at, "f", []byte(fmt.Sprint("round ", round)))
+	// And back.
+	c.mustDo(cluster.Command{SetVolume: &cluster.SetVolume{Spec: c.spec()}})
+	moved("a", "b")
+	works()
+	// Without a node port nobody listens.
+	spec = c.spec()
+	spec.NodePort = 0
+	c.mustDo(cluster.Command{SetVolume: &cluster.SetVolume{Spec: spec}})
+	await(t, testTimeout, func() bool {
+		nc, err := net.Dial("tcp", strings.Replace(visited.peer, ":7420", ":2050", 1))
+		if err == nil {
+			nc.Close()
+		}
+		return err != nil
+	}, func() string { return "the node port is open" })
+}
