@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 		switch {
 		case n.State == api.NodeSilent && n.Leaving:
 			bad = append(bad, fmt.Sprintf("node %s does not answer; it is being removed", n.Name))
+		case n.State == api.NodeSilent && needed(s, n.Name):
+			bad = append(bad, fmt.Sprintf("node %s does not answer at %s: start it, or look at its network. Do not replace it while its disk can be read: volumes wait for what is on it", n.Name, n.Peer))
 		case n.State == api.NodeSilent:
 			bad = append(bad, fmt.Sprintf("node %s does not answer at %s: start it, look at its network, or replace it (`holdfast node replace %s`)", n.Name, n.Peer, n.Name))
 		case n.Standby:
@@ -43,6 +46,34 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 	return append(worse, bad...)
 }
 
+// needed reports whether a node keeps a volume that nobody serves.
+func needed(s *api.Status, node string) bool {
+	return slices.ContainsFunc(s.Volumes, func(v api.VolumeStatus) bool { return v.Leader == "" && slices.Contains(v.Members, node) })
+}
+
+// newestAway names the data node that a volume with a witness waits for, although the others are most of its nodes: the one that went on alone, as they know. It is ""
+// where that is not what is missing.
+func newestAway(v *api.VolumeStatus, s *api.Status) string {
+	away, witness, silent := "", false, 0
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if !slices.Contains(v.Members, n.Name) {
+			continue
+		}
+		witness = witness || n.Role == string(cluster.RoleWitness)
+		if n.State == api.NodeSilent {
+			silent++
+			if n.Role == string(cluster.RoleData) {
+				away = n.Name
+			}
+		}
+	}
+	if !witness || 2*silent >= len(v.Members) {
+		return ""
+	}
+	return away
+}
+
 // problemNode is the node that a problem of a volume's copy is on, as people type it.
 func problemNode(problem string) string {
 	node, _, _ := strings.Cut(strings.TrimPrefix(problem, "node "), ":")
@@ -55,7 +86,11 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 		*list = append(*list, "volume "+v.Name+": "+fmt.Sprintf(format, args...))
 	}
 	if v.Leader == "" && !(local && v.Role == "none") {
-		warn(&worse, "no node serves it, its clients wait: most of %s must be up and reach each other", strings.Join(v.Members, ", "))
+		if alone := newestAway(v, s); alone != "" {
+			warn(&worse, "no node serves it, its clients wait: node %s, which does not answer, may alone have the newest data: start it", alone)
+		} else {
+			warn(&worse, "no node serves it, its clients wait: most of %s must be up and reach each other", strings.Join(v.Members, ", "))
+		}
 	}
 	if v.OneCopy {
 		warn(&worse, "THE NEWEST DATA HAS ONE COPY, on node %s: the other data node is lost or behind. Do not stop or delete node %s until it is back in sync", v.Leader, v.Leader)
