@@ -378,3 +378,49 @@ func TestDamagedApply(t *testing.T) {
 	r.warned("a copy is damaged or cannot be opened")
 	r.rebuild()
 }
+
+// TestRebuildOfGood has the leader's copy made anew, whose file data are wrong, while there is a node that keeps no copy yet: it gets one at once, but not of that one.
+func TestRebuildOfGood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData, cluster.RoleData, cluster.RoleData, cluster.RoleData}})
+	c.mustDo(cluster.Command{AddVolume: &cluster.AddVolume{Spec: c.spec()}})
+	c.inSync(3)
+	cl := c.mount("4.1", "/data")
+	content := []byte(text(150 << 10))
+	c.mustWrite(cl, "f", content)
+	c.inSync(3)
+	bad := c.leader()
+	objects, err := filepath.Glob(filepath.Join(bad.dir, volumesDir, "v-*", storeDir, "objects", "*", "*"))
+	if err != nil || len(objects) != 1 {
+		t.Fatalf("objects: %v, %v", objects, err)
+	}
+	f, err := os.OpenFile(objects[0], os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte{'?'}, 100<<10)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.mustDo(cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: "v", Node: bad.name, Why: "it is wrong"}})
+	var state *cluster.State
+	await(t, testTimeout, func() bool {
+		state, err = c.other(bad).api().State(c.context())
+		if err != nil {
+			return false
+		}
+		v := state.Volume("v")
+		return len(v.Rebuild) == 0 && len(v.Former) == 0 && len(v.Members) == 3
+	}, func() string { return "the copy is not made anew" })
+	c.inSync(3)
+	for _, m := range state.Volume("v").Members {
+		i := slices.IndexFunc(c.nodes, func(n *testNode) bool { return n.name == state.NodeName(m) })
+		c.transfer(c.nodes[i])
+		c.mustRead(cl, "f", content)
+	}
+	if res, err := c.leader().api().Check(c.context(), "v"); err != nil || !res.Equal || len(res.Replicas) != 3 {
+		t.Errorf("check: %+v, %v", res, err)
+	}
+}
