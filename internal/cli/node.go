@@ -92,11 +92,13 @@ Exit code: 0 when there is a token, 1 otherwise.`,
 
 func newNodeReplace(o *options) *cobra.Command {
 	var flags tokenFlags
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "replace NAME",
 		Short: "Print what to run on a machine that takes a node's place",
 		Long: `Make a token with which one machine joins in the place of a node that is gone, for example because its disk is: it gets the copies that the old one had, and the
-old one is removed. It may be the same machine, with an empty data folder, and have the same name.
+old one is removed. It may be the same machine, with an empty data folder, and have the same name. A node that may alone have the newest data of a volume is refused, unless --force
+says that its disk is lost for good, and what only it had with it.
 
 Exit code: 0 when there is a token, 1 otherwise.`,
 		Example:           "  holdfast node replace c",
@@ -111,11 +113,46 @@ Exit code: 0 when there is a token, 1 otherwise.`,
 			if n == nil {
 				return noNode(state, args[0])
 			}
+			if !force && n.Role == cluster.RoleData {
+				if err := o.mayReplace(cmd, n.Name); err != nil {
+					return err
+				}
+			}
 			return makeToken(cmd, o, api.TokenRequest{Role: string(n.Role), Lifetime: flags.lifetime, Replaces: n.Name})
 		},
 	}
 	flags.registerLifetime(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "although a volume may need what is on its disk")
 	return cmd
+}
+
+// leaderPolls is for how many looks in a row a volume may be without a leader: another node takes over within a second.
+const leaderPolls = 25
+
+// mayReplace is an error if a volume needs what only this node may have.
+func (o *options) mayReplace(cmd *cobra.Command, node string) error {
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	polls := 0
+	return o.await(cmd.Context(), func(ctx context.Context) (string, bool, error) {
+		s, err := o.status(ctx, c)
+		if err != nil {
+			return "", false, err
+		}
+		var need []string
+		for _, v := range s.Volumes {
+			if slices.Contains(v.Members, node) && (v.Leader == "" || v.OneCopy && v.Leader == node) {
+				need = append(need, v.Name)
+			}
+		}
+		if polls++; polls > leaderPolls && len(need) > 0 {
+			return "", false, fmt.Errorf("node %s may alone have the newest data of %s, which would be lost with it: start it, or wait until another copy is in sync. If its disk is lost for good, tell this command --force", node, list(need))
+		}
+		return "waiting until " + list(need) + " is served without node " + node, len(need) == 0, nil
+	})
 }
 
 func noNode(s *cluster.State, name string) error {

@@ -129,6 +129,10 @@ func TestNodes(t *testing.T) {
 	s.run(ExitUsage, "node", "add", "--lifetime", "0s")
 	s.run(ExitOK, "node", "replace", "d")
 	s.run(ExitFailed, "node", "replace", "z")
+	f.tweak = func(s *api.Status) { s.Volumes[0].Leader, s.Volumes[0].Serving = "", false }
+	s.run(ExitFailed, "node", "replace", "a")
+	s.run(ExitOK, "node", "replace", "a", "--force")
+	f.tweak = nil
 	s.run(ExitFailed, "node", "remove", "z")
 	s.run(ExitOK, "node", "remove", "b")
 	s.run(ExitOK, "node", "remove", "c", "--force", "--no-wait")
