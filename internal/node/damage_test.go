@@ -186,11 +186,7 @@ func (r *rotten) warned(what string) {
 // rebuild has the bad copy made anew.
 func (r *rotten) rebuild() {
 	r.t.Helper()
-	r.mustDo(cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: "v", Node: r.bad.name, Why: "it is damaged"}})
-	await(r.t, testTimeout, func() bool {
-		state, err := r.other(r.bad).api().State(r.context())
-		return err == nil && len(state.Volume("v").Rebuild) == 0 && len(state.Volume("v").Former) == 0 && len(state.Volume("v").Members) == 3
-	}, func() string { return "the copy is not made anew" })
+	r.remake(r.bad)
 	r.equal()
 	for _, name := range r.names {
 		r.mustRead(r.cl, name, []byte(r.content[name]))
@@ -202,6 +198,25 @@ func (r *rotten) rebuild() {
 		s, err := r.leader().api().Status(r.context(), false)
 		return err == nil && !strings.Contains(strings.Join(s.Warnings, "\n"), "damaged")
 	}, func() string { return "status warns of a copy that was made anew" })
+}
+
+// remake has a copy made anew and waits until it is, or another in its place. It returns the state then.
+func (c *testCluster) remake(bad *testNode) (state *cluster.State) {
+	c.t.Helper()
+	via := c.other(bad).api()
+	before, err := via.State(c.context())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.mustDo(cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: "v", Node: bad.name, Why: "it is wrong"}})
+	await(c.t, testTimeout, func() bool {
+		if state, err = via.State(c.context()); err != nil {
+			return false
+		}
+		v := state.Volume("v")
+		return v.NextPart > before.Volume("v").NextPart && len(v.Rebuild) == 0 && len(v.Former) == 0 && len(v.Members) == 3
+	}, func() string { return "the copy is not made anew" })
+	return state
 }
 
 // checked returns what a check says of the bad node.
@@ -396,6 +411,12 @@ func TestRebuildOfGood(t *testing.T) {
 	if err != nil || len(objects) != 1 {
 		t.Fatalf("objects: %v, %v", objects, err)
 	}
+	// So that the new copy is made of a snapshot, not of the log.
+	await(t, testTimeout, func() bool {
+		c.mustWrite(cl, "g", make([]byte, 256<<10))
+		_, v, err := c.look(bad)
+		return err == nil && v.First > 1
+	}, func() string { return "the log does not go" })
 	f, err := os.OpenFile(objects[0], os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteAt([]byte{'?'}, 100<<10)
@@ -404,16 +425,11 @@ func TestRebuildOfGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.mustDo(cluster.Command{RebuildCopy: &cluster.RebuildCopy{Volume: "v", Node: bad.name, Why: "it is wrong"}})
-	var state *cluster.State
-	await(t, testTimeout, func() bool {
-		state, err = c.other(bad).api().State(c.context())
-		if err != nil {
-			return false
-		}
-		v := state.Volume("v")
-		return len(v.Rebuild) == 0 && len(v.Former) == 0 && len(v.Members) == 3
-	}, func() string { return "the copy is not made anew" })
+	state := c.remake(bad)
+	// It must not even begin: the new member might need a snapshot before the lead has moved.
+	if b, err := os.ReadFile(bad.log); err != nil || strings.Contains(string(b), "the volume's members change") {
+		t.Errorf("the node whose copy is wrong brought a new member in (%v)", err)
+	}
 	c.inSync(3)
 	for _, m := range state.Volume("v").Members {
 		i := slices.IndexFunc(c.nodes, func(n *testNode) bool { return n.name == state.NodeName(m) })
