@@ -166,17 +166,40 @@ func (n *Node) whoLeads(ctx context.Context, v *cluster.Volume) (uint64, error) 
 			}
 		}
 	}
-	return 0, api.Errorf(http.StatusServiceUnavailable, "volume %s has no leader at the moment: most of the nodes that keep it must be up", v.Spec.Name)
+	return 0, api.Errorf(statusNotLeader, "volume %s has no leader at the moment: most of the nodes that keep it must be up", v.Spec.Name)
 }
 
-// onLeader runs here if this node leads the volume, or there at the node that does.
+// changePatience is how long what only a volume's leader can do waits for one: many times what an election takes.
+const changePatience = 3 * time.Second
+
+// onLeader runs here if this node leads the volume, or there at the node that does. While the leader changes it waits for the next one; nothing has been done then.
 func onLeader[T any](ctx context.Context, n *Node, by, name string, here func(s *service) (T, error), there func(c *api.Client) (T, error)) (T, error) {
+	limited, cancel := context.WithTimeout(ctx, changePatience)
+	defer cancel()
+	for {
+		v, err := tryOnLeader(limited, ctx, n, by, name, here, there)
+		var refused *api.Error
+		changing := errors.As(err, &refused) && refused.Status == statusNotLeader
+		if !changing {
+			return v, err
+		}
+		if pause(limited, leaderPoll); limited.Err() != nil || strings.HasPrefix(by, passedOn) {
+			return v, err
+		}
+	}
+}
+
+// statusNotLeader is the answer of a node that was taken for the leader of a volume, or knows of none, and so has done nothing.
+const statusNotLeader = http.StatusMisdirectedRequest
+
+// tryOnLeader looks for the leader until limited ends; what it does then may take as long as ctx.
+func tryOnLeader[T any](limited, ctx context.Context, n *Node, by, name string, here func(s *service) (T, error), there func(c *api.Client) (T, error)) (T, error) {
 	var none T
 	v, err := n.volume(name)
 	if err != nil {
 		return none, err
 	}
-	leader, err := n.whoLeads(ctx, v)
+	leader, err := n.whoLeads(limited, v)
 	if err != nil {
 		return none, err
 	}
@@ -186,7 +209,7 @@ func onLeader[T any](ctx context.Context, n *Node, by, name string, here func(s 
 		}
 	}
 	if strings.HasPrefix(by, passedOn) {
-		return none, api.Errorf(http.StatusServiceUnavailable, "volume %s is changing its leader: try again", name)
+		return none, api.Errorf(statusNotLeader, "volume %s is changing its leader: try again", name)
 	}
 	c, err := n.peers.client(leader, passedOn+by)
 	if err != nil {
