@@ -226,6 +226,7 @@ type TransferResult struct {
 type LeaderResult struct {
 	ID   uint32 `json:"id"`   // the volume's
 	Node uint64 `json:"node"` // its number; 0: nobody
+	Term uint64 `json:"term"` // in which that was so
 }
 
 // Error is what the API answers when it cannot do what was asked; Message says why and what to do.

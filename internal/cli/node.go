@@ -77,7 +77,7 @@ func newNodeAdd(o *options) *cobra.Command {
 		Use:   "add",
 		Short: "Print what to run on a new machine to make it a node",
 		Long: `Make a token that lets one machine join the cluster, and print the command to run there. Copies of volumes that want more of them move to the new node
-by themselves.
+by themselves. A token for a witness is refused where a witness would be of no use: beside one data node, or three and no volume with two copies.
 
 Exit code: 0 when there is a token, 1 otherwise.`,
 		Example: "  holdfast node add\n  holdfast node add --role witness --lifetime 24h",

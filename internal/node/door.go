@@ -81,7 +81,7 @@ func (d *door) openNodePort(spec *config.VolumeSpec) {
 	s := d.s
 	ctx, cancel := context.WithCancel(s.ctx)
 	d.stopNodePort = cancel
-	port := nodePort{volume: s.number, port: spec.NodePort, target: s.target, serve: s.server.ServeConn}
+	port := nodePort{volume: s.number, name: s.name, port: spec.NodePort, target: s.target, serve: s.server.ServeConn}
 	d.work.Go(func() { s.node.serveNodePort(ctx, port) })
 }
 

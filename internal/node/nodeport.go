@@ -20,6 +20,7 @@ import (
 // nodePort is where a volume's clients come in at this node's own address: at a port of the node that the volume has.
 type nodePort struct {
 	volume uint32
+	name   string // the volume's
 	port   uint16
 	target func() forward.Target
 	// serve serves a client here.
@@ -31,7 +32,7 @@ const nodePortRetry = time.Second
 
 // serveNodePort accepts clients until ctx ends, and forwards them where they are not served here.
 func (n *Node) serveNodePort(ctx context.Context, p nodePort) {
-	log := n.log.With("volume_id", p.volume)
+	log := n.log.With("volume", p.name)
 	// At the address that the other nodes know: a listener on all addresses would collide with those of volumes that move.
 	host, _, err := net.SplitHostPort(n.id.PeerAddress)
 	if err != nil {
@@ -112,7 +113,7 @@ func (n *Node) beginVisits(s *cluster.State) {
 func (n *Node) visit(v *cluster.Volume) *visit {
 	ctx, stop := context.WithCancel(n.ctx)
 	o := &visit{port: v.Spec.NodePort, members: v.DataMembers(), stop: stop}
-	leader := new(leaderState)
+	leader := new(reported)
 	name, id := v.Spec.Name, v.ID
 	for _, m := range o.members {
 		o.start(n, func() { n.watchLeader(ctx, m, name, id, leader) })
@@ -121,7 +122,7 @@ func (n *Node) visit(v *cluster.Volume) *visit {
 		node, changed := leader.get()
 		return forward.Target{Node: node, Changed: changed}
 	}
-	o.start(n, func() { n.serveNodePort(ctx, nodePort{volume: id, port: o.port, target: target}) }) // target is never here
+	o.start(n, func() { n.serveNodePort(ctx, nodePort{volume: id, name: name, port: o.port, target: target}) }) // target is never here
 	return o
 }
 
@@ -141,8 +142,25 @@ const (
 	leaderRetry = 250 * time.Millisecond
 )
 
-// watchLeader keeps leader as a node says that keeps the volume. Several are asked at the same time: whoever hears of a new leader first tells it first, and one that is cut off says nothing new.
-func (n *Node) watchLeader(ctx context.Context, member uint64, volume string, id uint32, leader *leaderState) {
+// reported is who leads a volume by what nodes that keep it have said.
+type reported struct {
+	leaderState
+	mu   sync.Mutex
+	term uint64 // of the newest that was heard
+}
+
+// note takes what a node has said. One that was cut off, or stood still, may still know of an earlier leader only.
+func (r *reported) note(l api.LeaderResult) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l.Term >= r.term {
+		r.term = l.Term
+		r.set(l.Node)
+	}
+}
+
+// watchLeader keeps leader as a node says that keeps the volume. Several are asked at the same time: whoever hears of a new leader first tells it first.
+func (n *Node) watchLeader(ctx context.Context, member uint64, volume string, id uint32, leader *reported) {
 	known := uint64(0)
 	for ctx.Err() == nil {
 		now, err := n.askLeader(ctx, member, volume, id, known)
@@ -151,25 +169,25 @@ func (n *Node) watchLeader(ctx context.Context, member uint64, volume string, id
 			pause(ctx, leaderRetry)
 			continue
 		}
-		if now != known && now != 0 {
-			leader.set(now)
+		if now.Node != known && now.Node != 0 {
+			leader.note(now)
 		}
-		known = now
+		known = now.Node
 	}
 }
 
-func (n *Node) askLeader(ctx context.Context, member uint64, volume string, id uint32, known uint64) (uint64, error) {
+func (n *Node) askLeader(ctx context.Context, member uint64, volume string, id uint32, known uint64) (api.LeaderResult, error) {
 	limited, cancel := context.WithTimeout(ctx, leaderHold+answerPatience)
 	defer cancel()
 	c, err := n.peers.client(member, "")
 	if err != nil {
-		return 0, err
+		return api.LeaderResult{}, err
 	}
 	r, err := c.Leader(limited, volume, known)
 	if err == nil && r.ID != id {
 		err = fmt.Errorf("volume %s is another one there", volume)
 	}
-	return r.Node, err
+	return r, err
 }
 
 // Leader implements api.Backend.
@@ -186,13 +204,14 @@ func (n *Node) Leader(ctx context.Context, name string, known uint64) (api.Leade
 	defer cancel()
 	for {
 		leader, changed := s.leader.get()
+		result := api.LeaderResult{ID: v.ID, Node: leader, Term: s.replica.Status().Term}
 		if leader != known {
-			return api.LeaderResult{ID: v.ID, Node: leader}, nil
+			return result, nil
 		}
 		select {
 		case <-changed:
 		case <-limited.Done():
-			return api.LeaderResult{ID: v.ID, Node: leader}, nil
+			return result, nil
 		case <-s.ctx.Done():
 			return api.LeaderResult{}, api.Errorf(http.StatusServiceUnavailable, "node %s gives volume %s up", n.id.Name, name)
 		}

@@ -9,9 +9,27 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/internal/api"
 	"holdfast/internal/cluster"
 	"holdfast/internal/nfsclient"
 )
+
+// TestReported is about nodes that say different things of who leads.
+func TestReported(t *testing.T) {
+	var r reported
+	for i, tt := range []struct{ node, term, want uint64 }{
+		{1, 5, 1},
+		{2, 6, 2},
+		{1, 5, 2}, // by one that stood still
+		{2, 6, 2},
+		{1, 7, 1}, // it leads again
+	} {
+		r.note(api.LeaderResult{Node: tt.node, Term: tt.term})
+		if node, _ := r.get(); node != tt.want {
+			t.Errorf("%d: node %d leads, want %d", i, node, tt.want)
+		}
+	}
+}
 
 // TestVisits mounts a volume at the node port of a node that keeps no copy of it: it forwards to whoever leads, also when copies come to it and go.
 func TestVisits(t *testing.T) {
