@@ -137,11 +137,11 @@ type SetMembers struct {
 	Why     string   `json:"why,omitempty"`
 }
 
-// MembersDone says that a volume's group consists of these members now, with the parts that they had as of NextPart.
+// MembersDone says that a volume's group consists of these members now, as of Changes.
 type MembersDone struct {
-	Volume   uint32   `json:"volume"`
-	Members  []uint64 `json:"members"`
-	NextPart uint32   `json:"next_part,omitempty"`
+	Volume  uint32   `json:"volume"`
+	Members []uint64 `json:"members"`
+	Changes uint32   `json:"changes,omitempty"`
 }
 
 // RebuildCopy throws a node's copy of a volume away and makes it anew from the others.

@@ -100,7 +100,7 @@ func (b *bench) settle() {
 		busy := len(plan) > 0
 		for _, v := range b.m.State().Volumes {
 			if len(v.Former) > 0 {
-				b.must(Command{MembersDone: &MembersDone{Volume: v.ID, Members: v.Members, NextPart: v.NextPart}})
+				b.must(Command{MembersDone: &MembersDone{Volume: v.ID, Members: v.Members, Changes: v.Changes}})
 				busy = true
 			}
 		}

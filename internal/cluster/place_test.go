@@ -95,7 +95,7 @@ func TestParts(t *testing.T) {
 		b.must(Command{SetMembers: &SetMembers{Volume: v.ID, Was: v.Members, Members: members}})
 	}
 	done := func(v *Volume) Command {
-		return Command{MembersDone: &MembersDone{Volume: v.ID, Members: v.Members, NextPart: v.NextPart}}
+		return Command{MembersDone: &MembersDone{Volume: v.ID, Members: v.Members, Changes: v.Changes}}
 	}
 	if got := volume().MemberIDs(); !slices.Equal(got, []uint64{1, two}) {
 		t.Fatalf("a new volume's members are %d", got)
@@ -131,4 +131,46 @@ func TestParts(t *testing.T) {
 	move(1, two)
 	b.must(Command{SetMembers: &SetMembers{Volume: volume().ID, Was: volume().Members, Members: []uint64{1, two}}})
 	b.refused(CodeConflict, stale)
+}
+
+// TestMoveTakenBack: a change of members gives way to another, as one of those that were to come may be lost; who has not been let go yet comes back as what it is.
+func TestMoveTakenBack(t *testing.T) {
+	b := newBench(t)
+	b.join("2", RoleData)
+	four, five := b.join("4", RoleData), b.join("5", RoleData)
+	nodes := func(names ...string) {
+		t.Helper()
+		v := spec("v", "10.1.0.1/24")
+		v.Nodes = names
+		v.Complete()
+		if b.m.State().Volume("v") == nil {
+			b.must(Command{AddVolume: &AddVolume{Spec: v}})
+		} else {
+			b.must(Command{SetVolume: &SetVolume{Spec: v}})
+		}
+		for _, cmd := range b.m.State().Plan(b.m.State().Voters()) {
+			b.must(cmd)
+		}
+	}
+	volume := func() *Volume { return b.m.State().Volume("v") }
+	nodes("a", "2")
+	was := volume().MemberIDs()
+	nodes("a", "4")
+	if v := volume(); !slices.Equal(v.Members, []uint64{1, four}) || !slices.Equal(v.Former, []uint64{2}) {
+		t.Fatalf("moved to %v, from %v", v.Members, v.Former)
+	}
+	late := Command{MembersDone: &MembersDone{Volume: volume().ID, Members: volume().Members, Changes: volume().Changes}}
+	nodes("a", "5")
+	if v := volume(); !slices.Equal(v.Members, []uint64{1, five}) || !slices.Equal(v.Former, []uint64{2, four}) {
+		t.Fatalf("moved to %v, from %v", v.Members, v.Former)
+	}
+	b.refused(CodeConflict, late)
+	nodes("a", "2")
+	if v := volume(); !slices.Equal(v.MemberIDs(), was) || !slices.Equal(v.Former, []uint64{four, five}) {
+		t.Fatalf("back on %v, from %v", v.MemberIDs(), v.Former)
+	}
+	b.must(Command{MembersDone: &MembersDone{Volume: volume().ID, Members: volume().Members, Changes: volume().Changes}})
+	if v := volume(); len(v.Former) > 0 || len(v.Parts) > 0 {
+		t.Errorf("in the end there are %v and %v", v.Former, v.Parts)
+	}
 }

@@ -17,9 +17,11 @@ func (s *State) Plan(inGroup []uint64) []Command {
 	}
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
-		if len(v.Former) > 0 {
-			continue // one change at a time
+		if len(v.Former) > 0 && s.Version < versionParts {
+			continue
 		}
+		// A change that is under way may never end, if somebody that was to come is lost: then another takes its place. As members that stay are kept, there is none unless something else
+		// was told.
 		if want := s.wantMembers(v); len(want) > 0 && !slices.Equal(want, v.Members) {
 			plan = append(plan, Command{SetMembers: &SetMembers{Volume: v.ID, Was: v.Members, Members: want, Why: s.why(v, want)}})
 		}
@@ -140,8 +142,11 @@ func (s *State) bestKeeper(v *Volume, have []uint64) uint64 {
 		if !s.mayKeep(v, n) || slices.Contains(have, n.Number) {
 			continue
 		}
-		const zoneCost = 1 << 16 // more than there are volumes
+		const zoneCost, newCost = 1 << 16, 1 << 12 // each more than what counts less, and than there are volumes
 		cost := s.load(n.Number)
+		if !slices.Contains(v.Former, n.Number) {
+			cost += newCost // it has no copy
+		}
 		if n.Zone != "" && zones[n.Zone] {
 			cost += zoneCost
 		}

@@ -123,10 +123,10 @@ type Volume struct {
 	Members []uint64 `json:"members"`
 	// Former are those that had it before Members changed, until the group has let them go.
 	Former []uint64 `json:"former,omitempty"`
-	// Parts are the numbers of the members' parts in the group (transport.MemberID): 0 for those of First, another one each time that a node comes to keep the volume. NextPart is
-	// the next.
-	Parts    map[uint64]uint32 `json:"parts,omitempty"`
-	NextPart uint32            `json:"next_part,omitempty"`
+	// Parts are the numbers of the keepers' parts in the group (transport.MemberID): 0 for those of First, and for others the number of the change with which they came to keep the
+	// volume. Changes counts those of Members.
+	Parts   map[uint64]uint32 `json:"parts,omitempty"`
+	Changes uint32            `json:"changes,omitempty"`
 	// Rebuild are nodes whose copy is to be thrown away, and made anew when they have.
 	Rebuild []uint64  `json:"rebuild,omitempty"`
 	Created time.Time `json:"created"`
@@ -272,19 +272,20 @@ func (v *Volume) MemberIDs() []uint64 {
 }
 
 // setMembers makes members those that shall vote. Each that comes, also if it was there before, has another part from then on: what it promised in an earlier one it has forgotten, and
-// what is still under way to or from that must not count.
+// what is still under way to or from that must not count. Only one that has not been let go yet comes back as what it is.
 func (v *Volume) setMembers(members []uint64, version uint32) {
-	parts := make(map[uint64]uint32)
+	keepers, parts := v.Keepers(), make(map[uint64]uint32)
 	maps.Copy(parts, v.Parts)
-	for _, n := range members {
-		if version >= versionParts && !slices.Contains(v.Members, n) {
-			v.NextPart++
-			parts[n] = v.NextPart
+	if version >= versionParts {
+		v.Changes++
+		for _, n := range members {
+			if !slices.Contains(keepers, n) {
+				parts[n] = v.Changes
+			}
 		}
 	}
-	v.Parts = parts
-	v.Former = slices.DeleteFunc(slices.Clone(v.Members), func(n uint64) bool { return slices.Contains(members, n) })
-	v.Members = slices.Clone(members)
+	v.Former = slices.DeleteFunc(keepers, func(n uint64) bool { return slices.Contains(members, n) })
+	v.Parts, v.Members = parts, slices.Clone(members)
 }
 
 // DataMembers are the members that keep the data.

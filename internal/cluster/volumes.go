@@ -226,7 +226,7 @@ func (c *change) setMembers(set *SetMembers) error {
 	if !slices.Equal(v.Members, set.Was) {
 		return refuse(CodeConflict, "the members of volume %s have changed meanwhile", v.Spec.Name)
 	}
-	if len(v.Former) > 0 {
+	if len(v.Former) > 0 && c.Version < versionParts {
 		return refuse(CodeConflict, "volume %s is still moving from the last change", v.Spec.Name)
 	}
 	if len(set.Members) == 0 {
@@ -249,7 +249,7 @@ func (c *change) setMembers(set *SetMembers) error {
 
 func (c *change) membersDone(d *MembersDone) error {
 	v := c.VolumeByID(d.Volume)
-	if v == nil || !slices.Equal(v.Members, d.Members) || v.NextPart != d.NextPart {
+	if v == nil || !slices.Equal(v.Members, d.Members) || v.Changes != d.Changes {
 		return refuse(CodeConflict, "the members have changed meanwhile")
 	}
 	if len(v.Former) == 0 {

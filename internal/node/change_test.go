@@ -175,7 +175,7 @@ func rebuildEach(t *testing.T, roles []cluster.Role) {
 	}
 	c.verify(w)
 	c.equal()
-	if s, err := c.nodes[0].api().State(c.context()); err != nil || s.Volume("v").NextPart < 4 {
+	if s, err := c.nodes[0].api().State(c.context()); err != nil || s.Volume("v").Changes < 4 {
 		t.Errorf("the volume is %+v (%v)", s.Volume("v"), err)
 	}
 }
@@ -204,6 +204,54 @@ func rot(t *testing.T, dir string, begins []byte) (changed int) {
 		t.Fatal(err)
 	}
 	return changed
+}
+
+// TestMoveTakenBack lets a volume move to a node that is lost, which can never end, and then stay where it is, while a client works. Without anybody to ask, the lost node can be
+// removed as well.
+func TestMoveTakenBack(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{}).startAll()
+	w := c.workload()
+	c.busy(w, 50)
+	d := c.newNode("d")
+	c.join(d, cluster.RoleData, "")
+	c.mustStop(d)
+	place := func(nodes ...string) *cluster.Volume {
+		t.Helper()
+		spec := c.spec()
+		spec.Nodes = nodes
+		c.mustDo(cluster.Command{SetVolume: &cluster.SetVolume{Spec: spec}})
+		var v *cluster.Volume
+		await(t, testTimeout, func() bool {
+			s, err := c.nodes[0].api().State(c.context())
+			if err != nil {
+				return false
+			}
+			v = s.Volume("v")
+			var names []string
+			for _, m := range v.Members {
+				names = append(names, s.NodeName(m))
+			}
+			return slices.Equal(names, nodes)
+		}, func() string { return fmt.Sprintf("the volume is %+v", v) })
+		return v
+	}
+	if v := place("a", "b", "d"); len(v.Former) != 1 {
+		t.Fatalf("the volume is %+v", v)
+	}
+	c.busy(w, 50)
+	place("a", "b", "c")
+	c.rebuilt(3)
+	c.inSync(3)
+	c.busy(w, 50)
+	place("a", "b", "d")
+	c.mustDo(cluster.Command{SetVolume: &cluster.SetVolume{Spec: c.spec()}})
+	c.mustDo(cluster.Command{RemoveNode: &cluster.RemoveNode{Name: "d"}})
+	c.gone("d")
+	c.rebuilt(3)
+	c.inSync(3)
+	c.verify(w)
+	c.equal()
 }
 
 // TestStandby puts the leader's node into standby: it hands over, does not take the lead again, and a preferred node gets it back only if failback is automatic.

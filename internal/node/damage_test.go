@@ -214,7 +214,7 @@ func (c *testCluster) remake(bad *testNode) (state *cluster.State) {
 			return false
 		}
 		v := state.Volume("v")
-		return v.NextPart > before.Volume("v").NextPart && len(v.Rebuild) == 0 && len(v.Former) == 0 && len(v.Members) == 3
+		return v.Changes > before.Volume("v").Changes && len(v.Rebuild) == 0 && len(v.Former) == 0 && len(v.Members) == 3
 	}, func() string { return "the copy is not made anew" })
 	return state
 }

@@ -135,14 +135,18 @@ func (s *service) fitMembers(ctx context.Context, state *cluster.State, v *clust
 		if len(v.Former) == 0 {
 			return nil
 		}
-		_, err := s.node.cluster.do(ctx, "volume "+s.name, cluster.Command{MembersDone: &cluster.MembersDone{Volume: v.ID, Members: v.Members, NextPart: v.NextPart}})
+		_, err := s.node.cluster.do(ctx, "volume "+s.name, cluster.Command{MembersDone: &cluster.MembersDone{Volume: v.ID, Members: v.Members, Changes: v.Changes}})
 		return err
 	}
-	if !s.changing.CompareAndSwap(false, true) {
-		return nil // it is being done, and may take long
+	if s.changing != nil && s.changing.goesOn(want) {
+		return nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	s.changing = &memberChange{want: want, cancel: cancel, done: done}
 	s.leading.Go(func() {
-		defer s.changing.Store(false)
+		defer close(done)
+		defer cancel()
 		s.log.Info("the volume's members change", "from", s.node.names(have), "to", s.node.names(want))
 		if err := s.replica.SetMembers(ctx, want); err != nil && ctx.Err() == nil {
 			s.log.Info("the volume's members are not yet as they should be; trying on", "err", err)
@@ -150,6 +154,26 @@ func (s *service) fitMembers(ctx context.Context, state *cluster.State, v *clust
 		s.kick()
 	})
 	return nil
+}
+
+// memberChange is a change of the group's members that is being done, and may take long.
+type memberChange struct {
+	want   []uint64
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// goesOn reports whether it is still being done. If want is another by now, it is ended, and whoever leads goes on to that from where the group is.
+func (m *memberChange) goesOn(want []uint64) bool {
+	select {
+	case <-m.done:
+		return false
+	default:
+	}
+	if !slices.Equal(m.want, want) {
+		m.cancel()
+	}
+	return true
 }
 
 // place gives the lead to another node, if the cluster's rules say so.

@@ -57,8 +57,8 @@ type service struct {
 	digests digests
 	damage  *damage
 	leader  leaderState
-	// changing: the members are being changed.
-	changing  atomic.Bool
+	// changing is the change of members that was begun last; only govern uses it.
+	changing  *memberChange
 	held      hold                   // requests that mutate, while copies are compared
 	checking  atomic.Pointer[string] // how far a comparison of the copies is
 	placement atomic.Pointer[cluster.Placement]
