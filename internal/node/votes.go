@@ -74,13 +74,9 @@ func voteWarnings(s *api.Status) (worse, bad []string) {
 	case s.ClusterLeader == "":
 		worse = append(worse, fmt.Sprintf("the cluster has no leader, so nothing can be configured: %d of %s must be up and reach each other. If they are, they elect one in a moment", g.Majority, all))
 	}
-	switch {
-	case g.Changing:
-	case len(g.Voters) == 2:
+	// An even number beyond that survives no fewer losses than one node less, and is nothing to be warned of for ever.
+	if len(g.Voters) == 2 && !g.Changing {
 		bad = append(bad, fmt.Sprintf("two nodes vote in the cluster's own group, %s: when either is lost nothing can be configured, and no volume moves. Add a third data node (`holdfast node add`) or, beside two data nodes, a witness (`holdfast node add --role witness`)", all))
-	case len(g.Voters)%2 == 0 && len(g.Voters) > 0:
-		bad = append(bad, fmt.Sprintf("%d nodes vote in the cluster's own group, an even number: it is lost with %d of them, as it would be with one node less. Add a node (`holdfast node add`), or remove one that is not needed (`holdfast node remove`)",
-			len(g.Voters), len(g.Voters)/2))
 	}
 	return worse, bad
 }
