@@ -54,8 +54,14 @@ func (o *options) makePlan(ctx context.Context, c *api.Client, file string) (*pl
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := errors.Join(spec.CheckCluster(state.Name), spec.CheckAgainst(nodeNames(state))); err != nil {
-		return nil, nil, withCode(ExitUsage, config.Locate(file, text, err))
+	var wrong config.Errors
+	for _, err := range []error{spec.CheckCluster(state.Name), spec.CheckAgainst(nodeNames(state)), spec.CheckPorts(state.Peers())} {
+		if errs := (config.Errors)(nil); errors.As(err, &errs) {
+			wrong = append(wrong, errs...)
+		}
+	}
+	if len(wrong) > 0 {
+		return nil, nil, withCode(ExitUsage, config.Locate(file, text, wrong))
 	}
 	p := &plan{Revision: state.Revision, Changes: config.Diff(state.Spec(), spec), spec: spec}
 	if p.Changes == nil {

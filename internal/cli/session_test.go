@@ -25,6 +25,9 @@ func TestVolumes(t *testing.T) {
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.50")
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.0/24")
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.255/24")
+	s.run(ExitUsage, "volume", "create", "main", "--address", "127.0.0.1/8")
+	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.50/24", "--node-port", "111")
+	s.run(ExitUsage, "volume", "create", "main", "--listen", "224.0.0.1:2049")
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.50/24", "--copies", "4", "--failback", "auto")
 	s.run(ExitUsage, "volume", "create", "main", "--address", "10.0.0.50/24", "--export", "/data")
 	s.run(ExitOK, "volume", "create", "main", "--address", "10.0.0.50/24", "--export", "/data", "--clients", "10.0.0.0/24:rw,no_root_squash", "--client", "fd00::/64:ro")
@@ -251,6 +254,11 @@ func TestApply(t *testing.T) {
 	s.run(ExitUsage, "apply", "-f", "-")
 	s.in = "volumes: [{name: x}]"
 	s.run(ExitUsage, "diff", "-f", "-")
+	s.in = strings.NewReplacer("10.0.0.50/24", "10.0.0.255/24", "10.0.0.50:2049", "10.0.0.255:2049").Replace(now)
+	s.run(ExitUsage, "diff", "-f", "-")
+	s.in = strings.Replace(now, "  - name: main\n", "  - name: main\n    node_port: 7420\n    prefer: [x]\n", 1)
+	s.run(ExitUsage, "diff", "-f", "-")
+	s.run(ExitUsage, "apply", "-f", "-", "--dry-run")
 	file := filepath.Join(t.TempDir(), "spec.yaml")
 	if err := os.WriteFile(file, []byte(strings.Replace(good, `"*"`, "10.0.0.0/8", 1)), 0o600); err != nil {
 		t.Fatal(err)

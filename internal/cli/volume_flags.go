@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -123,21 +122,6 @@ func (f *volumeFlags) apply(cmd *cobra.Command, spec *config.VolumeSpec) error {
 	return checkVolume(spec)
 }
 
-// noHost tells what an address of an IPv4 network stands for that is no machine's; "" for others.
-func noHost(p netip.Prefix) string {
-	if !p.Addr().Is4() || p.Bits() > 30 {
-		return ""
-	}
-	host := uint32(1)<<(32-p.Bits()) - 1
-	switch binary.BigEndian.Uint32(p.Addr().AsSlice()) & host {
-	case 0:
-		return "number"
-	case host:
-		return "broadcast address"
-	}
-	return ""
-}
-
 // applyAddress changes how clients find the volume.
 func (f *volumeFlags) applyAddress(cmd *cobra.Command, spec *config.VolumeSpec) error {
 	given := cmd.Flags().Changed
@@ -147,9 +131,6 @@ func (f *volumeFlags) applyAddress(cmd *cobra.Command, spec *config.VolumeSpec) 
 		port := spec.MountAddr().Port()
 		if err := spec.Address.IP.UnmarshalText([]byte(f.address)); err != nil {
 			return usagef("--address: %v", err)
-		}
-		if what := noHost(netip.Prefix(spec.Address.IP)); what != "" {
-			return usagef("--address: %s is the %s of its network, which no server can have: name an address in it that no machine has yet", f.address, what)
 		}
 		spec.Address.Kind = config.AddressIP
 		if port != 0 {

@@ -127,7 +127,7 @@ func (p *Prefix) parse(text string) error {
 		return fmt.Errorf("%q is not an IP address with the length of its network's prefix, such as 10.94.0.100/24", text)
 	}
 	if !v.Addr().IsGlobalUnicast() && !v.Addr().IsLoopback() {
-		return fmt.Errorf("%q is not an address that a server can have", text)
+		return fmt.Errorf("%q is not an address that a server can have: name one of the clients' network that no machine has yet", text)
 	}
 	*p = Prefix(v)
 	return nil

@@ -57,9 +57,11 @@ func (d *decoder) volumeSpec(v *VolumeSpec, key string, seen *taken) {
 	}
 	if listen.IsValid() && !d.bad[key+".address.ip"] {
 		moving := v.Address.Kind == AddressIP
+		d.listenable(key+".listen", listen)
 		seen.listeners = d.apart(seen.listeners, listener{addr: listen, key: key + ".listen", moving: moving})
 	}
 	if v.NodePort != 0 && !d.bad[key+".node_port"] {
+		d.nodePort(key+".node_port", v.NodePort)
 		every := netip.AddrPortFrom(netip.IPv6Unspecified(), v.NodePort)
 		seen.listeners = d.apart(seen.listeners, listener{addr: every, key: key + ".node_port", node: true})
 	}
@@ -151,6 +153,7 @@ func (d *decoder) ipAddress(v *VolumeSpec, key string, listen netip.AddrPort, se
 	at := key + ".address"
 	ip := netip.Prefix(v.Address.IP).Addr()
 	if d.required(at+".ip") && d.usable(at+".ip") {
+		d.movable(at+".ip", netip.Prefix(v.Address.IP))
 		unique(d, seen.addresses, at+".ip", ip, "the address")
 		deaf := listen.Addr() != ip && !listen.Addr().IsUnspecified() || listen.Addr().Is4() && ip.Is6()
 		if listen.IsValid() && deaf {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +46,9 @@ func (n *Node) Events(ctx context.Context, after uint64, wait bool) ([]cluster.E
 func (n *Node) Do(ctx context.Context, by string, cmd cluster.Command) (cluster.Result, error) {
 	if err := validate(&cmd); err != nil {
 		return cluster.Result{}, api.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	if err := n.checkListeners(&cmd); err != nil {
+		return cluster.Result{}, api.Errorf(http.StatusConflict, "%v", err)
 	}
 	cmd.What = n.whatChanges(&cmd)
 	r, err := n.cluster.do(ctx, by, cmd)
@@ -120,6 +126,36 @@ func validate(cmd *cluster.Command) error {
 		return cmd.ApplySpec.Spec.Validate()
 	}
 	return nil
+}
+
+// checkListeners checks where volumes would listen against where the nodes and the other volumes do.
+func (n *Node) checkListeners(cmd *cluster.Command) error {
+	s := n.cluster.state()
+	switch {
+	case cmd.AddVolume != nil:
+		return errors.Join(s.CheckListeners(&cmd.AddVolume.Spec), n.checkHealthPort(&cmd.AddVolume.Spec))
+	case cmd.SetVolume != nil:
+		return errors.Join(s.CheckListeners(&cmd.SetVolume.Spec), n.checkHealthPort(&cmd.SetVolume.Spec))
+	case cmd.ApplySpec != nil:
+		err := cmd.ApplySpec.Spec.CheckPorts(s.Peers())
+		for i := range cmd.ApplySpec.Spec.Volumes {
+			err = errors.Join(err, n.checkHealthPort(&cmd.ApplySpec.Spec.Volumes[i]))
+		}
+		return err
+	}
+	return nil
+}
+
+// checkHealthPort refuses a node port at which this node answers health checks. It knows its own file only, but those of a cluster's nodes are mostly alike.
+func (n *Node) checkHealthPort(v *config.VolumeSpec) error {
+	host, port, err := net.SplitHostPort(n.local.Health)
+	if err != nil || v.NodePort == 0 || port != strconv.Itoa(int(v.NodePort)) {
+		return nil
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("volume %s: node_port: at port %d node %s answers health checks (health in its file); use another port", v.Name, v.NodePort, n.id.Name)
 }
 
 // checkVolume completes one volume's configuration and checks it.

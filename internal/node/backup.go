@@ -108,6 +108,9 @@ func (n *Node) Restore(ctx context.Context, by string, spec config.VolumeSpec, r
 	if state.Volume(spec.Name) != nil {
 		return api.Errorf(http.StatusConflict, "there is a volume %s already: restore under another name, or delete it first", spec.Name)
 	}
+	if err := n.checkListeners(&cluster.Command{AddVolume: &cluster.AddVolume{Spec: spec}}); err != nil {
+		return api.Errorf(http.StatusConflict, "%v", err)
+	}
 	// The header says what number the file handles should have; what was read for it is read again.
 	var read bytes.Buffer
 	header, err := backup.NewReader(io.TeeReader(r, &read)).Begin()

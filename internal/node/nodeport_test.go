@@ -11,6 +11,8 @@ import (
 
 	"holdfast/internal/api"
 	"holdfast/internal/cluster"
+	"holdfast/internal/config"
+	"holdfast/internal/identity"
 	"holdfast/internal/nfsclient"
 )
 
@@ -102,4 +104,39 @@ func TestVisits(t *testing.T) {
 		}
 		return err != nil
 	}, func() string { return "the node port is open" })
+}
+
+// TestPortsTaken gives a volume node ports that the nodes have themselves.
+func TestPortsTaken(t *testing.T) {
+	checkGoroutines(t)
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}, extra: "    copies: 1\n"}).startAll()
+	v := c.spec()
+	v.NodePort = 7420
+	if msg := wrong(c, cluster.Command{SetVolume: &cluster.SetVolume{Spec: v}}); !strings.Contains(msg, "port 7420 is node a's own") {
+		t.Errorf("the nodes' own port: %s", msg)
+	}
+	if msg := wrong(c, cluster.Command{ApplySpec: &cluster.ApplySpec{Spec: config.Spec{Volumes: []config.VolumeSpec{v}}}}); !strings.Contains(msg, "port 7420 is node a's own") {
+		t.Errorf("the nodes' own port, in a file: %s", msg)
+	}
+	other := c.spec()
+	other.Name, other.Listen, other.NodePort = "w", strings.Replace(c.nodes[0].peer, ":7420", ":2051", 1), 2049
+	if msg := wrong(c, cluster.Command{AddVolume: &cluster.AddVolume{Spec: other}}); !strings.Contains(msg, "volumes[v].listen") {
+		t.Errorf("another volume's port: %s", msg)
+	}
+}
+
+// TestHealthPort is about node ports and where a node answers health checks.
+func TestHealthPort(t *testing.T) {
+	for _, tt := range []struct {
+		health string
+		port   uint16
+		free   bool
+	}{
+		{"", 7421, true}, {":7421", 0, true}, {":7421", 7422, true}, {":7421", 7421, false}, {"0.0.0.0:7421", 7421, false}, {"127.0.0.1:7421", 7421, true}, {"a.example.com:7421", 7421, false},
+	} {
+		n := &Node{local: &config.Local{Health: tt.health}, id: &identity.Identity{Name: "a"}}
+		if err := n.checkHealthPort(&config.VolumeSpec{Name: "v", NodePort: tt.port}); (err == nil) != tt.free {
+			t.Errorf("health at %q, node port %d: %v", tt.health, tt.port, err)
+		}
+	}
 }
