@@ -30,59 +30,43 @@ func (s *Summary) fileName() string {
 	return fmt.Sprintf("%s-%020d-since-%020d%s", s.Volume, s.Index, s.Since, Suffix)
 }
 
-// Save reads a backup from r, which holds nothing else, and makes a file of it, whose name it bears once it is whole, checked and on the disk.
-func (f Folder) Save(r io.Reader) (file File, err error) {
-	if err := os.MkdirAll(string(f), 0o700); err != nil {
-		return file, fmt.Errorf("backup: %w", err)
-	}
-	tmp, err := os.CreateTemp(string(f), ".incoming-")
+// Save reads a backup from r, which holds nothing else, and makes a file of it, whose name it bears once it is whole, checked and on the disk. The folder must exist: one that does not
+// may be on a disk that is not mounted. What backups left there that were killed is removed.
+func (f Folder) Save(r io.Reader) (File, error) {
+	return save(string(f), r, func(s *Summary) (string, error) {
+		if name := s.Volume; name == "" || filepath.Base(name) != name || strings.HasPrefix(name, ".") {
+			return "", fmt.Errorf("%w: it is of a volume named %q", ErrDamaged, name)
+		}
+		return filepath.Join(string(f), s.fileName()), nil
+	})
+}
+
+// SaveFile is Save to a file of any name, in a folder that exists.
+func SaveFile(path string, r io.Reader) (File, error) {
+	return save(filepath.Dir(path), r, func(*Summary) (string, error) { return path, nil })
+}
+
+func save(folder string, r io.Reader, path func(*Summary) (string, error)) (file File, err error) {
+	in, err := receive(folder)
 	if err != nil {
-		return file, fmt.Errorf("backup: %w", err)
+		return file, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, ignoreClosed(tmp.Close()), os.Remove(tmp.Name()))
+			err = errors.Join(err, in.discard())
 		}
 	}()
-	in := NewReader(io.TeeReader(r, tmp))
-	if file.Summary, err = in.verify(); err != nil {
+	stream := NewReader(io.TeeReader(r, in))
+	if file.Summary, err = stream.verify(); err != nil {
 		return file, err
 	}
-	if _, err := in.Begin(); err != io.EOF {
+	if _, err := stream.Begin(); err != io.EOF {
 		return file, fmt.Errorf("%w: something follows its end", ErrDamaged)
 	}
-	if name := file.Volume; name == "" || filepath.Base(name) != name || strings.HasPrefix(name, ".") {
-		return file, fmt.Errorf("%w: it is of a volume named %q", ErrDamaged, name)
+	if file.Path, err = path(&file.Summary); err != nil {
+		return file, err
 	}
-	if err := tmp.Sync(); err != nil {
-		return file, fmt.Errorf("backup: sync: %w", err)
-	}
-	if err := tmp.Close(); err != nil {
-		return file, fmt.Errorf("backup: %w", err)
-	}
-	file.Path = filepath.Join(string(f), file.fileName())
-	if err := os.Rename(tmp.Name(), file.Path); err != nil {
-		return file, fmt.Errorf("backup: %w", err)
-	}
-	return file, f.sync()
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-func (f Folder) sync() error {
-	d, err := os.Open(string(f))
-	if err != nil {
-		return fmt.Errorf("backup: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("backup: sync %s: %w", f, err)
-	}
-	return nil
+	return file, in.finish(file.Path)
 }
 
 // List returns the backups of a volume, by index. A file that is not whole is an error.

@@ -27,18 +27,21 @@ type saved struct {
 }
 
 func newBackup(o *options) *cobra.Command {
-	var incremental bool
+	var incremental, mkdir bool
 	cmd := &cobra.Command{
 		Use:   "backup VOLUME FOLDER|FILE",
 		Short: "Write a backup of a volume while it is in use",
 		Long: `Write all of a volume, as it was at one moment, to a new file: in FOLDER, under a name with the volume and its log index in it, or to FILE. Clients notice nothing. Every
-byte is checked before the file gets its name, so that a file with that name is whole. A FOLDER is one that exists, or ends with a slash.
+byte is checked before the file gets its name, so that a file with that name is whole. What a backup left that was killed, the next one in that folder removes.
+
+A FOLDER that does not exist is refused, as its disk may not be mounted, and the backup would fill another one: name a folder inside of the backup disk, and make it once, with
+--mkdir. What does not exist is meant to be a FILE, unless it ends with a slash.
 
 With --incremental the file holds only what changed since the newest backup of the volume in FOLDER; where there is none yet, it is a full one. To restore, all files
 from the full one on are needed.
 
 Exit code: 0 when the backup is on the disk, 1 otherwise.`,
-		Example: `  holdfast backup main /srv/backups/
+		Example: `  holdfast backup main /srv/backups/ --mkdir     # the first
   holdfast backup main /srv/backups/ --incremental
   holdfast backup main main.holdfast`,
 		Args: cobra.ExactArgs(2),
@@ -53,6 +56,9 @@ Exit code: 0 when the backup is on the disk, 1 otherwise.`,
 			folder := isFolder(target)
 			if incremental && !folder {
 				return usagef("--incremental continues what is in a folder: name an existing one, or end the name with a slash")
+			}
+			if err := prepareTarget(target, folder, mkdir); err != nil {
+				return err
 			}
 			var since uint64
 			if incremental {
@@ -87,14 +93,11 @@ Exit code: 0 when the backup is on the disk, 1 otherwise.`,
 			defer stream.Close()
 			p := o.progress()
 			in := &meter{r: stream, say: p.say, what: "backup of volume " + volume, begin: begin}
-			save := saveFile
+			save := backup.SaveFile
 			if folder {
-				save = func(name string, r io.Reader) (string, backup.Summary, error) {
-					file, err := backup.Folder(name).Save(r)
-					return file.Path, file.Summary, err
-				}
+				save = func(name string, r io.Reader) (backup.File, error) { return backup.Folder(name).Save(r) }
 			}
-			path, sum, err := save(target, in)
+			file, err := save(target, in)
 			p.end()
 			if err != nil {
 				if in.err != nil {
@@ -102,6 +105,7 @@ Exit code: 0 when the backup is on the disk, 1 otherwise.`,
 				}
 				return err
 			}
+			path, sum := file.Path, &file.Summary
 			res := saved{Volume: volume, File: path, Index: sum.Index, Since: sum.Since, Bytes: sum.Bytes, Seconds: time.Since(begin).Seconds()}
 			return o.print(res, func() error {
 				kind := "all of it"
@@ -114,7 +118,35 @@ Exit code: 0 when the backup is on the disk, 1 otherwise.`,
 		},
 	}
 	cmd.Flags().BoolVar(&incremental, "incremental", false, "only what changed since the newest backup in the folder")
+	cmd.Flags().BoolVar(&mkdir, "mkdir", false, "make the folder if it does not exist")
 	return cmd
+}
+
+// prepareTarget checks, before a node is asked, that there is where a backup is to be written.
+func prepareTarget(target string, folder, mkdir bool) error {
+	dir := target
+	if !folder {
+		if fileExists(target) {
+			return usagef("%s is there already: remove it, or name another file or a folder", target)
+		}
+		dir = filepath.Dir(target)
+	}
+	if mkdir {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the folder of the backup: %w", err)
+		}
+		return nil
+	}
+	info, err := os.Stat(filepath.Clean(dir)) // a slash at the end is of a folder only
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return usagef("there is no folder %s: if it is on a disk of its own, mount that; if it is really to be made, add --mkdir", dir)
+	case err != nil:
+		return fmt.Errorf("look for the folder of the backup: %w", err)
+	case !info.IsDir():
+		return usagef("%s is not a folder: name one, or a new file", dir)
+	}
+	return nil
 }
 
 func isFolder(target string) bool {
@@ -125,13 +157,8 @@ func isFolder(target string) bool {
 // newest returns the index of the newest backup of a volume in a folder, 0 if there is none.
 func newest(folder backup.Folder, volume string) (uint64, error) {
 	files, err := folder.List(volume)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return 0, nil
-	case err != nil:
+	if err != nil || len(files) == 0 {
 		return 0, err
-	case len(files) == 0:
-		return 0, nil
 	}
 	// A chain with a gap is not worth continuing.
 	chain, err := folder.Chain(volume, 0)
@@ -139,33 +166,6 @@ func newest(folder backup.Folder, volume string) (uint64, error) {
 		return 0, fmt.Errorf("%w; without --incremental, a new full backup begins a new chain", err)
 	}
 	return chain[len(chain)-1].Index, nil
-}
-
-// saveFile writes a backup to a file that appears once it is whole and checked.
-func saveFile(name string, r io.Reader) (path string, sum backup.Summary, err error) {
-	if fileExists(name) {
-		return "", sum, usagef("%s is there already: remove it, or name another file or a folder", name)
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".incoming-")
-	if err != nil {
-		return "", sum, fmt.Errorf("write the backup: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(tmp.Name()))
-		}
-	}()
-	sum, err = backup.Verify(io.TeeReader(r, tmp))
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err := errors.Join(err, tmp.Close()); err != nil {
-		return "", sum, fmt.Errorf("write the backup: %w", err)
-	}
-	if err := os.Rename(tmp.Name(), name); err != nil {
-		return "", sum, fmt.Errorf("write the backup: %w", err)
-	}
-	return name, sum, nil
 }
 
 // meter counts what is read and tells of it.

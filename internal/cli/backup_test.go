@@ -46,7 +46,9 @@ func TestBackups(t *testing.T) {
 	s := newSession(f)
 	folder := filepath.Join(t.TempDir(), "001")
 	f.backups = map[uint64][]byte{0: stream(t, "main", 0, 100), 100: stream(t, "main", 100, 250)}
-	s.run(ExitOK, "backup", "main", folder+"/", "--incremental") // the first is a full one
+	s.run(ExitUsage, "backup", "main", folder+"/", "--incremental") // its disk may not be mounted
+	s.run(ExitUsage, "backup", "main", filepath.Join(folder, "one"))
+	s.run(ExitOK, "backup", "main", folder+"/", "--incremental", "--mkdir") // the first is a full one
 	s.run(ExitOK, "backup", "main", folder, "--incremental")
 	s.run(ExitFailed, "backup", "main", folder, "--incremental") // the node has nothing since 250
 	f.tweak = func(s *api.Status) { s.Volumes = []api.VolumeStatus{{Name: "main", Applied: 250}} }
@@ -56,6 +58,8 @@ func TestBackups(t *testing.T) {
 	s.run(ExitUsage, "backup", "main", file, "--incremental")
 	s.run(ExitOK, "backup", "main", file)
 	s.run(ExitUsage, "backup", "main", file)
+	s.run(ExitUsage, "backup", "main", file+"/")
+	s.run(ExitUsage, "backup", "main", filepath.Join(file, "two"))
 	f.err = errors.New("the disk is gone")
 	s.run(ExitFailed, "backup", "main", file+"2")
 	s.run(ExitFailed, "backup", "main", folder)
