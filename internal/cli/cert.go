@@ -78,7 +78,7 @@ Exit code: 0 when the certificate is made, 1 otherwise.`,
 			return o.giveCert(file, bundle, &res)
 		},
 	}
-	cmd.Flags().DurationVar(&lifetime, "lifetime", defaultCertLifetime, "how long it is valid")
+	spanVar(cmd.Flags(), &lifetime, "lifetime", defaultCertLifetime, time.Minute, 5*longest, "how long it is valid")
 	cmd.Flags().StringVar(&file, "out", "", "`file` to write it to, which only you can read (default: standard output)")
 	return cmd
 }

@@ -37,10 +37,10 @@ Exit code: 0 when nothing was lost, 1 otherwise.`,
 	}
 	cmd.Flags().BoolVar(&witness, "witness", false, "two data nodes and a witness in place of three data nodes")
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the cluster running until interrupted")
-	cmd.Flags().DurationVar(&opts.Calm, "calm", 4*time.Second, "how long the workload runs before and after each failover")
-	cmd.Flags().IntVar(&opts.Kills, "kills", 1, "how often the leader is killed")
-	cmd.Flags().IntVar(&opts.Transfers, "transfers", 1, "how often the leadership is handed over")
-	cmd.Flags().IntVar(&opts.Writers, "writers", 2, "how many clients append records")
+	spanVar(cmd.Flags(), &opts.Calm, "calm", 4*time.Second, 0, time.Hour, "how long the workload runs before and after each failover")
+	countVar(cmd.Flags(), &opts.Kills, "kills", "", 1, 0, 1000, "how often the leader is killed")
+	countVar(cmd.Flags(), &opts.Transfers, "transfers", "", 1, 0, 1000, "how often the leadership is handed over")
+	countVar(cmd.Flags(), &opts.Writers, "writers", "", 2, 1, 100, "how many clients append records")
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -67,7 +68,7 @@ Exit code: 0 when nothing failed, 1 otherwise.`,
 	cmd.Flags().StringVar(&cfg.Export, "export", "", "`path` of the export to write to (default: the volume's first)")
 	cmd.Flags().StringVar(&to, "to", "", "`node` to move to (default: the best one that is able)")
 	cmd.Flags().BoolVar(&back, "back", false, "move back at the end, and measure that too")
-	cmd.Flags().DurationVar(&cfg.Calm, "calm", 0, "how long to write before and after each move (default 2s)")
+	spanVar(cmd.Flags(), &cfg.Calm, "calm", 0, time.Millisecond, time.Hour, "how long to write before and after each move (default 2s)")
 	o.completeFlag(cmd, "to", dataNodeNames)
 	o.completeFlag(cmd, "export", exportPaths)
 	return cmd

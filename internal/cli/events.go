@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,18 +30,15 @@ func newEvents(o *options) *cobra.Command {
 		Use:   "events",
 		Short: "What happened, and why",
 		Long: `Show what happened in the cluster, the newest last: what was changed and by whom, which volumes moved and why, which nodes came and went. The cluster keeps the newest
-thousand. With -o json, there is one JSON object a line.
+thousand. With -o json, there is one JSON object a line. What is gone can be named as long as an event tells of it.
 
-Exit code: 0 when the node answered, 1 otherwise.`,
+Exit code: 0 when the node answered, 1 otherwise, also when there is and was nothing of that name.`,
 		Example: `  holdfast events
   holdfast events --follow
   holdfast events --volume main -n 10
   holdfast events -o json -n 0 | jq -r 'select(.kind == "move") | .text'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if most < 0 {
-				return usagef("-n: how many events? 0 stands for all")
-			}
 			c, err := o.client()
 			if err != nil {
 				return err
@@ -57,6 +56,11 @@ Exit code: 0 when the node answered, 1 otherwise.`,
 					shown = append(shown, e)
 				}
 			}
+			if len(shown) == 0 {
+				if err := o.checkFilter(cmd, &filter, all); err != nil {
+					return err
+				}
+			}
 			if most > 0 && len(shown) > most {
 				shown = shown[len(shown)-most:]
 			}
@@ -70,10 +74,32 @@ Exit code: 0 when the node answered, 1 otherwise.`,
 	synonym(cmd, "watch", "follow")
 	cmd.Flags().StringVar(&filter.volume, "volume", "", "only events of this `volume`")
 	cmd.Flags().StringVar(&filter.node, "about-node", "", "only events about this `node`")
-	cmd.Flags().IntVarP(&most, "lines", "n", 50, "how many of the newest; 0 for all")
+	countVar(cmd.Flags(), &most, "lines", "n", 50, 0, math.MaxInt, "how many of the newest; 0 for all")
 	o.completeFlag(cmd, "volume", volumeNames)
 	o.completeFlag(cmd, "about-node", nodeNames)
 	return cmd
+}
+
+// checkFilter is an error if nothing is or was called what the filter names: an event tells of nodes and volumes that are gone, too.
+func (o *options) checkFilter(cmd *cobra.Command, f *eventFilter, all []cluster.Event) error {
+	state, err := ask(cmd, o, o.state)
+	if err != nil {
+		return err
+	}
+	volumes, nodes := volumeNames(state), nodeNames(state)
+	for _, e := range all {
+		volumes, nodes = append(volumes, e.Volume), append(nodes, e.Node)
+	}
+	for _, named := range []struct {
+		what, name string
+		known      []string
+	}{{"volume", f.volume, volumes}, {"node", f.node, nodes}} {
+		if named.name != "" && !slices.Contains(named.known, named.name) {
+			known := words(slices.Compact(slices.Sorted(slices.Values(named.known))))
+			return fmt.Errorf("there is no %s %q, and no event tells of one: %s", named.what, named.name, thereAre(known))
+		}
+	}
+	return nil
 }
 
 func (o *options) events(ctx context.Context, c *api.Client) ([]cluster.Event, error) {

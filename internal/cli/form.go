@@ -67,9 +67,9 @@ Exit code: 0 when the cluster is made, and the node answers if it was started; 1
 	}
 	flags.register(cmd)
 	cmd.Flags().StringVar(&opts.Cluster, "cluster", "", "`name` of the cluster (default: holdfast)")
-	cmd.Flags().DurationVar(&tick, "tick", 0, "how often nodes tell each other that they live (default 20ms); longer where the network is slow")
-	cmd.Flags().IntVar(&opts.Timing.Election, "election", 0, "after how many ticks without a word from the leader another node takes over (default 10)")
-	cmd.Flags().DurationVar(&lease, "lease", 0, "how long a leader may answer reads after a majority heard from it (default: an election's time less one tick)")
+	spanVar(cmd.Flags(), &tick, "tick", 0, 0, time.Minute, "how often nodes tell each other that they live (default 20ms); longer where the network is slow")
+	countVar(cmd.Flags(), &opts.Timing.Election, "election", "", 0, 0, 1000, "after how many ticks without a word from the leader another node takes over (default 10)")
+	spanVar(cmd.Flags(), &lease, "lease", 0, 0, time.Hour, "how long a leader may answer reads after a majority heard from it (default: an election's time less one tick)")
 	return cmd
 }
 

@@ -35,9 +35,6 @@ Exit code: 0 when the cluster is in maintenance, 1 otherwise.`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			set := cluster.SetMaintenance{On: true, Why: why}
-			if long < 0 {
-				return usagef("--for: maintenance cannot end before it begins")
-			}
 			if long > 0 {
 				set.Until = time.Now().Add(long).Round(time.Second)
 			}
@@ -55,7 +52,7 @@ Exit code: 0 when the cluster is in maintenance, 1 otherwise.`,
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&long, "for", 0, "how long, such as 2h (default: until it is turned off)")
+	spanVar(cmd.Flags(), &long, "for", 0, 0, longest, "how long, such as 2h (default: until it is turned off)")
 	cmd.Flags().StringVar(&why, "why", "", "`text` for those who look at the status meanwhile")
 	return cmd
 }

@@ -43,7 +43,7 @@ Exit code: 0 when all nodes were taken through it, 1 otherwise.`,
 	}
 	cmd.Flags().StringVar(&run, "run", "", "the `command` for each node")
 	cmd.Flags().StringSliceVar(&only, "only", nil, "only these `nodes`")
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Minute, "how long one node may take to come back and be in sync")
+	spanVar(cmd.Flags(), &timeout, "timeout", 30*time.Minute, time.Second, longest, "how long one node may take to come back and be in sync")
 	o.completeFlag(cmd, "only", nodeNames)
 	return cmd
 }

@@ -45,6 +45,12 @@ func TestVolumes(t *testing.T) {
 	s.run(ExitOK, "volume", "resize", "main", "+512GiB")
 	s.run(ExitOK, "volume", "resize", "main", "none")
 	s.run(ExitUsage, "volume", "resize", "main", "+1GiB")
+	s.run(ExitUsage, "volume", "resize", "main", "-1GiB")
+	s.run(ExitUsage, "volume", "resize", "main", "--", "-1GiB")
+	s.run(ExitUsage, "volume", "resize", "main", "-x")
+	s.run(ExitUsage, "volume", "resize", "main", "0")
+	s.run(ExitUsage, "volume", "set", "main", "--copies", "0")
+	s.run(ExitUsage, "volume", "set", "main", "--copies", "4")
 	f.tweak = func(s *api.Status) {
 		v := &s.Volumes[0]
 		v.Safety, v.Space.Full, v.Space.Low, v.AddressProblem = api.SafetyReduced, true, []string{"b"}, "no device is in the network 10.0.0.0/24"
@@ -318,6 +324,13 @@ func TestOperate(t *testing.T) {
 	s.run(ExitOK, "events", "-n", "4")
 	s.run(ExitOK, "events", "--volume", "main")
 	s.run(ExitOK, "events", "--about-node", "c", "-n", "1", "-o", "json")
+	s.run(ExitFailed, "events", "--volume", "nope")
+	s.run(ExitFailed, "events", "--about-node", "zz", "--volume", "main", "-o", "json")
+	s.run(ExitFailed, "events", "--about-node", "zz", "--follow")
+	f.must(cluster.Command{Note: &cluster.Event{Kind: cluster.EventNode, Node: "gone", Volume: "old", Text: "was there"}})
+	s.run(ExitOK, "events", "--about-node", "gone")
+	s.run(ExitOK, "events", "--volume", "old")
+	s.run(ExitOK, "events", "--volume", "old", "--about-node", "a") // both are there
 	s.run(ExitFailed, "drill", "none")
 	s.run(ExitFailed, "drill")
 	s.run(ExitOK, "export", "add", "main", "/data", "--client", "*")

@@ -106,7 +106,7 @@ Exit code: 0 when the node can be stopped, 1 otherwise.`,
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "although a volume cannot go on without it")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this long; 0 to wait as long as it takes")
+	spanVar(cmd.Flags(), &timeout, "timeout", 0, 0, longest, "give up after this long; 0 to wait as long as it takes")
 	return cmd
 }
 

@@ -29,7 +29,7 @@ func (f *tokenFlags) register(cmd *cobra.Command) {
 }
 
 func (f *tokenFlags) registerLifetime(cmd *cobra.Command) {
-	cmd.Flags().DurationVar(&f.lifetime, "lifetime", defaultTokenLifetime, "how long the token can be used")
+	spanVar(cmd.Flags(), &f.lifetime, "lifetime", defaultTokenLifetime, time.Second, longest, "how long the token can be used")
 }
 
 func newToken(o *options) *cobra.Command {
@@ -66,9 +66,6 @@ Exit code: 0 when there is a token, 1 otherwise.`,
 }
 
 func makeToken(cmd *cobra.Command, o *options, req api.TokenRequest) error {
-	if req.Lifetime <= 0 {
-		return usagef("--lifetime: a token must live for some time, such as 1h")
-	}
 	res, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (api.TokenResult, error) { return c.Token(ctx, req) })
 	if err != nil {
 		return err

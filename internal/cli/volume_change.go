@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -122,8 +123,11 @@ Exit code: 0 when the configuration is so now, 1 otherwise, 2 when what is asked
 	return cmd
 }
 
+// negative is how pflag complains of an argument like -1GiB, which it takes for letters of flags.
+var negative = regexp.MustCompile(`^unknown shorthand flag: '[0-9.]' in (-\S+)`)
+
 func newVolumeResize(o *options) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "resize NAME SIZE",
 		Short: "Change how much clients may store",
 		Long: `Change how much clients may store in a volume. SIZE is a number of bytes with a unit, such as 500GiB; +100GiB adds to what it is now; none lifts the limit.
@@ -137,8 +141,14 @@ Exit code: 0 when the size is so now, 1 otherwise, 2 when it makes no sense.`,
 			c, err := o.changeVolume(cmd, args[0], func(spec *config.VolumeSpec) error {
 				var size config.Size
 				more, add := strings.CutPrefix(args[1], "+")
+				if strings.HasPrefix(args[1], "-") {
+					return smaller(args[1])
+				}
 				if err := parseSize(more, &size); err != nil {
 					return withCode(ExitUsage, err)
+				}
+				if size == 0 && args[1] != "none" {
+					return usagef("%s: a volume of that size would be none; to lift the limit, write none", args[1])
 				}
 				if add && spec.Size == 0 {
 					return usagef("volume %s has no limit that could be raised", spec.Name)
@@ -155,6 +165,18 @@ Exit code: 0 when the size is so now, 1 otherwise, 2 when it makes no sense.`,
 			return printChanges(o, c)
 		},
 	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if m := negative.FindStringSubmatch(err.Error()); m != nil {
+			return smaller(m[1])
+		}
+		return err
+	})
+	return cmd
+}
+
+// smaller says how a volume is made smaller.
+func smaller(size string) error {
+	return usagef("%s: nothing can be taken from a size; to make the volume smaller, write the size that it shall have, such as 500GiB", size)
 }
 
 func newVolumeDelete(o *options) *cobra.Command {

@@ -17,6 +17,8 @@ const (
 	maxNameBytes   = 63
 	maxDeviceBytes = 15          // IFNAMSIZ without its NUL
 	minLifetime    = time.Second // the kernel counts lifetimes of addresses in whole seconds
+	maxLifetime    = time.Hour
+	maxFailback    = 30 * 24 * time.Hour
 )
 
 // required complains about a key that is missing, unless what should contain it is wrong as a whole.
@@ -174,7 +176,11 @@ func (d *decoder) device(key, name string) {
 
 // lifetime checks how long the kernel keeps an address.
 func (d *decoder) lifetime(key string, l Duration) {
-	if d.usable(key) && time.Duration(l) < minLifetime {
+	switch {
+	case !d.usable(key):
+	case time.Duration(l) < minLifetime:
 		d.failAt(key, "the kernel counts in seconds; use at least %v", minLifetime)
+	case time.Duration(l) > maxLifetime:
+		d.failAt(key, "a node that hangs would have the address beside the one that serves for %v; use at most %v", l, Duration(maxLifetime))
 	}
 }

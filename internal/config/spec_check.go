@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // minVolumeBytes catches sizes without a unit.
@@ -111,6 +112,9 @@ func (d *decoder) preference(v *VolumeSpec, key string) {
 		}
 	}
 	d.oneOf(key+".failback.policy", v.Failback.Policy, FailbackManual, FailbackAuto)
+	if d.usable(key+".failback.after") && time.Duration(v.Failback.After) > maxFailback {
+		d.failAt(key+".failback.after", "use at most %v, or the policy %s for a volume that stays where it is", Duration(maxFailback), FailbackManual)
+	}
 	if v.Failback.Policy == FailbackAuto && d.usable(key+".failback.policy") && len(v.Prefer) == 0 && !d.bad[key+".prefer"] {
 		d.failAt(key+".failback.policy", "there is no node to return to; name it in prefer")
 	}

@@ -26,6 +26,7 @@ const (
 	driftPart = 100
 
 	minTick       = time.Millisecond
+	maxTick       = 10 * time.Second
 	minElection   = 4
 	maxElection   = 1000
 	minLeaseTicks = 3 // a lease survives two lost heartbeats
@@ -76,8 +77,12 @@ func (t *Timing) Validate() error {
 
 // timing checks the values of the key "timing" and completes them.
 func (d *decoder) timing(t *Timing) {
-	if d.usable("timing.tick") && time.Duration(t.Tick) < minTick {
+	switch tick := time.Duration(t.Tick); {
+	case !d.usable("timing.tick"):
+	case tick < minTick:
 		d.failAt("timing.tick", "a tick lasts at least %v", minTick)
+	case tick > maxTick:
+		d.failAt("timing.tick", "a tick lasts at most %v: nodes would notice the loss of another after minutes only", maxTick)
 	}
 	if d.usable("timing.election") && (t.Election < minElection || t.Election > maxElection) {
 		d.failAt("timing.election", "an election begins after %d to %d ticks", minElection, maxElection)
