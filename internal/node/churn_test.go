@@ -11,7 +11,7 @@ import (
 )
 
 // churnTime is how long TestChurn goes on.
-const churnTime = 16 * time.Second
+const churnTime = 10 * time.Second
 
 // TestChurn changes who keeps a volume in every way that there is, while nodes are killed and stopped and a client works: copies are made anew, nodes are replaced by
 // new ones, put into standby, and the lead is moved. No node may give up by itself, and nothing acknowledged may be lost.

@@ -89,7 +89,7 @@ func TestMinority(t *testing.T) {
 }
 
 // killTime is how long TestKillLoop kills.
-const killTime = 20 * time.Second
+const killTime = 12 * time.Second
 
 // TestKillLoop kills nodes at random moments under load, or stops their processes for a while, one at a time, and in the end kills all at once. Everything
 // acknowledged must be there.
