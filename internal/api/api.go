@@ -37,6 +37,9 @@ type Status struct {
 	Volumes       []VolumeStatus `json:"volumes"`
 	// RSSBytes is the memory that the answering process holds.
 	RSSBytes uint64 `json:"rss_bytes"`
+	// DiskFreeBytes and DiskTotalBytes are those of the file system of the data folder of the node that answers.
+	DiskFreeBytes  uint64 `json:"disk_free_bytes,omitempty"`
+	DiskTotalBytes uint64 `json:"disk_total_bytes,omitempty"`
 	// Warnings are the things that a person should look at, worst first, each with what to do.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -136,6 +139,8 @@ type VolumeStatus struct {
 	Placement string `json:"placement,omitempty"`
 	// Problems say on which nodes the volume's copy is damaged or could not be opened, and why.
 	Problems []string `json:"problems,omitempty"`
+	// NoRoom says which nodes have too little room for the copy that they should get, and what is missing.
+	NoRoom []string `json:"no_room,omitempty"`
 	// Check says how far a comparison of the copies is, while there is one.
 	Check string `json:"check,omitempty"`
 	// AddressProblem is why the address is not where it should be.

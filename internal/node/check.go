@@ -115,12 +115,13 @@ func (s *service) sendReport() {
 	s.digests.mu.Lock()
 	r := s.digests.last
 	s.digests.mu.Unlock()
-	free, total, err := s.store.Space()
+	free, total, err := s.node.space()
 	if err != nil {
 		s.log.Error("cannot ask for free space", "err", err)
 		return
 	}
 	r.Free, r.Total, r.Below, r.Damaged = free, total, free < uint64(s.spec.Load().Reserve), s.damage.marked()
+	r.NoRoom = s.node.short.waits(s.number, total) != ""
 	s.replica.SetReport(r.encode())
 }
 
@@ -139,7 +140,7 @@ func (s *service) watchSpace() {
 // belowReserve names the nodes whose copies have less room than the volume's reserve: this one, and those of its peers that are in sync.
 func (s *service) belowReserve(peers []replica.PeerStatus) []string {
 	var low []string
-	if free, _, err := s.store.Space(); err == nil && free < uint64(s.spec.Load().Reserve) {
+	if free, _, err := s.node.space(); err == nil && free < uint64(s.spec.Load().Reserve) {
 		low = append(low, s.node.id.Name)
 	}
 	for _, p := range peers {

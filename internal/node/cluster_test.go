@@ -69,6 +69,8 @@ type clusterOptions struct {
 	// roles of the nodes; three data nodes unless given. The first is a data node.
 	roles []cluster.Role
 	extra string // further keys of the volume
+	// space stands for the size of the nodes' disks, if they are no processes.
+	space func(data string) (free, total uint64, err error)
 	local string // further lines of the nodes' own files; NETWORK stands for the first three bytes of the cluster's addresses
 }
 
@@ -256,9 +258,11 @@ func (c *testCluster) start(n *testNode) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
+	t := testTuning
+	t.space = c.options.space
 	go func() {
 		defer log.Close()
-		done <- run(ctx, local, "test", slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), testTuning)
+		done <- run(ctx, local, "test", slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), t)
 	}()
 }
 

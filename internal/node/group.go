@@ -16,16 +16,16 @@ import (
 // openReplica makes the volume's raft group.
 func (s *service) openReplica(dir string, v *cluster.Volume) error {
 	n := s.node
-	var link groupLink
+	link := volumeLink{s: s}
 	r, err := n.newReplica(v, dir, replica.Config{
-		Log: s.wal, StateMachine: machine{s.volume}, Transport: &link, Applied: s.applied, Event: s.event, Logger: s.log,
+		Log: s.wal, StateMachine: machine{s.volume, s}, Transport: &link, Applied: s.applied, Event: s.event, Logger: s.log,
 		CheckpointBytes: n.tuning.checkpointBytes, RetainBytes: n.tuning.retainBytes, RetainMaxBytes: n.tuning.retainMaxBytes,
 	})
 	if err != nil {
 		return err
 	}
 	s.replica = r
-	link.Group = n.transport.Join(uint64(v.ID), v.MemberID(n.id.Node), r)
+	link.Group = n.transport.Join(uint64(v.ID), v.MemberID(n.id.Node), receiver{r.Replica, s})
 	s.group = link.Group
 	return nil
 }
@@ -68,7 +68,10 @@ func (r raft) Serving() bool { return r.s.replica.Serving() }
 func (r raft) Propose(entry []byte) error { return r.s.replica.Propose(r.s.ctx, entry) }
 
 // machine is the volume as the raft group takes it.
-type machine struct{ *volume.Volume }
+type machine struct {
+	*volume.Volume
+	s *service
+}
 
 func (m machine) Snapshot(since uint64) (replica.Snapshot, error) {
 	s, err := m.Volume.Snapshot(since)

@@ -55,8 +55,9 @@ type Node struct {
 
 	mu     sync.Mutex
 	groups map[uint32]group // the volumes that this node keeps a part of; nil once it stops
-	// broken is why parts of volumes could not be opened.
-	broken map[uint32]string
+	// broken is why parts of volumes could not be opened, cramped why there is not enough room to begin them.
+	broken, cramped map[uint32]string
+	short           shortages // copies that did not fit
 
 	emptying atomic.Bool // the trash is being deleted
 	// hosts are the addresses of the other nodes that are given by name, as they were resolved last.
@@ -87,6 +88,8 @@ type tuning struct {
 	checkpointBytes int64 // replica.Config's, as the next two
 	retainBytes     int64
 	retainMaxBytes  int64
+	// space stands for the size of the data folder's disk, and what is free on it.
+	space func(data string) (free, total uint64, err error)
 }
 
 // Run runs the node until ctx ends, then hands over what it leads and stops. It returns an error if the node cannot go on: the process must exit then, as nothing is known of
@@ -98,7 +101,7 @@ func Run(ctx context.Context, local *config.Local, release string, log *slog.Log
 func run(ctx context.Context, local *config.Local, release string, log *slog.Logger, t tuning) error {
 	n := &Node{
 		local: local, release: release, log: log, started: time.Now(), tuning: t,
-		groups: make(map[uint32]group), visits: make(map[uint32]*visit), broken: make(map[uint32]string), fatal: make(chan error, 1),
+		groups: make(map[uint32]group), visits: make(map[uint32]*visit), broken: make(map[uint32]string), cramped: make(map[uint32]string), fatal: make(chan error, 1),
 	}
 	var err error
 	switch n.id, err = identity.Load(identity.Dir(local.Data)); {
@@ -112,6 +115,9 @@ func run(ctx context.Context, local *config.Local, release string, log *slog.Log
 		return err
 	}
 	defer unlock()
+	if err := n.makeRoom(); err != nil {
+		return err
+	}
 	// The services outlive ctx for as long as handing over takes.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.ctx = work

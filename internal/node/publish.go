@@ -138,8 +138,14 @@ func (s *service) fitMembers(ctx context.Context, state *cluster.State, v *clust
 		_, err := s.node.cluster.do(ctx, "volume "+s.name, cluster.Command{MembersDone: &cluster.MembersDone{Volume: v.ID, Members: v.Members, Changes: v.Changes}})
 		return err
 	}
+	if !slices.Equal(have, want) {
+		want = s.fitting(ctx, &st, want)
+	}
 	if s.changing != nil && s.changing.goesOn(want) {
 		return nil
+	}
+	if slices.Equal(have, want) && !st.Joint && len(st.Learners) == 0 {
+		return nil // those that are to come have no room yet
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

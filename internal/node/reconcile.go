@@ -14,7 +14,6 @@ import (
 	"holdfast/internal/identity"
 	"holdfast/internal/portmap"
 	"holdfast/internal/replica"
-	"holdfast/internal/vfs"
 )
 
 // reconcileRetry is how soon it is tried again to start a volume that could not be started.
@@ -51,6 +50,7 @@ func (n *Node) reconcile() error {
 		if p, begun := n.begun.get(uint64(v.ID)); !slices.Contains(v.Keepers(), n.id.Node) || begun && p.Part != v.Parts[n.id.Node] {
 			continue // what it has of an earlier time goes first; or the state is older than what it has
 		}
+		n.reopenUnfit(v)
 		n.noteBroken(v, n.keep(v))
 	}
 	// Before anything goes: after a crash this node must know that it is not to have it.
@@ -69,12 +69,17 @@ func (n *Node) reconcile() error {
 func (n *Node) noteBroken(v *cluster.Volume, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	was := n.broken[v.ID]
+	was := n.broken[v.ID] + n.cramped[v.ID]
 	delete(n.broken, v.ID)
+	delete(n.cramped, v.ID)
 	if err == nil {
 		return
 	}
-	n.broken[v.ID] = err.Error()
+	if errors.Is(err, errNoRoom) {
+		n.cramped[v.ID] = err.Error()
+	} else {
+		n.broken[v.ID] = err.Error()
+	}
 	if was != err.Error() {
 		n.log.Error("this node's part of a volume cannot be opened; trying on", "volume", v.Spec.Name, "err", err)
 	}
@@ -155,6 +160,9 @@ func (n *Node) openGroup(v *cluster.Volume) (group, error) {
 	if replica.IsWitness(n.id.Node) {
 		return openWitness(n, v)
 	}
+	if err := n.roomToJoin(v); err != nil {
+		return nil, err
+	}
 	return newService(n.ctx, n, v)
 }
 
@@ -207,12 +215,7 @@ func (n *Node) drop(id uint32) error {
 		return err
 	}
 	if dir != "" {
-		trash := filepath.Join(n.local.Data, trashDir)
-		if err := os.MkdirAll(trash, 0o700); err != nil {
-			return err
-		}
-		to := filepath.Join(trash, filepath.Base(dir)+"."+randomID(n.clock))
-		if err := errors.Join(os.Rename(dir, to), vfs.OS().SyncDir(filepath.Dir(dir)), vfs.OS().SyncDir(trash)); err != nil {
+		if err := n.toTrash(dir, filepath.Base(dir)); err != nil {
 			return err
 		}
 		n.log.Info("this node keeps the volume no longer", "folder", filepath.Base(dir))

@@ -23,6 +23,8 @@ type report struct {
 	Unreadable bool
 	// Damaged: the copy is known to be damaged.
 	Damaged bool
+	// NoRoom: the replica was sent a copy that did not fit, and is not to be sent another one yet.
+	NoRoom bool
 }
 
 const (
@@ -32,6 +34,7 @@ const (
 	reportDigesting  byte = 4
 	reportUnreadable byte = 8
 	reportDamaged    byte = 16
+	reportNoRoom     byte = 32
 )
 
 func (r *report) encode() []byte {
@@ -54,6 +57,9 @@ func (r *report) encode() []byte {
 	if r.Damaged {
 		flags |= reportDamaged
 	}
+	if r.NoRoom {
+		flags |= reportNoRoom
+	}
 	b = append(b, flags)
 	b = binary.BigEndian.AppendUint64(b, r.DigestIndex)
 	return append(b, r.Digest[:]...)
@@ -71,6 +77,7 @@ func decodeReport(b []byte) (r report, ok bool) {
 	r.Digesting = b[16]&reportDigesting != 0
 	r.Unreadable = b[16]&reportUnreadable != 0
 	r.Damaged = b[16]&reportDamaged != 0
+	r.NoRoom = b[16]&reportNoRoom != 0
 	r.DigestIndex = binary.BigEndian.Uint64(b[17:])
 	copy(r.Digest[:], b[25:])
 	return r, true

@@ -63,6 +63,9 @@ type service struct {
 	checking  atomic.Pointer[string] // how far a comparison of the copies is
 	placement atomic.Pointer[cluster.Placement]
 	progress  progress
+	cramped   cramped     // the members that have no room, on the leader
+	unfit     atomic.Bool // this copy did not fit: the service is about to be opened anew
+	dir       string
 
 	// spec is what is configured; it is replaced as a whole.
 	spec atomic.Pointer[config.VolumeSpec]
@@ -104,6 +107,10 @@ func newService(ctx context.Context, n *Node, v *cluster.Volume) (_ *service, er
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make its folder: %w", err)
+	}
+	s.dir = dir
+	if err := n.discardPartial(dir); err != nil {
+		return nil, err
 	}
 	if err := s.openDamage(dir); err != nil {
 		return nil, err

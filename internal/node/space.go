@@ -11,7 +11,7 @@ const spaceStep = 100
 
 // publishSpace logs the space that the volume has, which is that of its poorest copy, so that apply can answer with figures that are the same everywhere.
 func (s *service) publishSpace() {
-	free, total, err := s.store.Space()
+	free, total, err := s.node.space()
 	if err != nil {
 		return // sendReport has said so
 	}

@@ -42,6 +42,9 @@ func (n *Node) localStatus(ctx context.Context, state *cluster.State) api.Status
 		Cluster: n.id.ClusterName, ClusterID: n.id.ClusterID, Node: n.id.Name, ID: n.id.Node, Role: string(n.id.Role), Release: n.release, Started: n.started,
 		ClusterVersion: state.Version, Revision: state.Revision, ClusterLeader: state.NodeName(group.Leader), Group: n.votes(state, &group), RSSBytes: residentBytes(),
 	}
+	if free, total, err := n.space(); err == nil {
+		s.DiskFreeBytes, s.DiskTotalBytes = free, total
+	}
 	if m := state.Maintenance; m != nil && (m.Until.IsZero() || time.Now().Before(m.Until)) {
 		s.Maintenance = cmp.Or(m.Why, "no reason was given")
 		if !m.Until.IsZero() {
@@ -60,13 +63,13 @@ func (n *Node) localStatus(ctx context.Context, state *cluster.State) api.Status
 		s.Nodes = append(s.Nodes, ns)
 	}
 	for i := range state.Volumes {
-		s.Volumes = append(s.Volumes, n.volumeStatus(state, &state.Volumes[i], q))
+		s.Volumes = append(s.Volumes, n.volumeStatus(state, &state.Volumes[i], q, s.DiskTotalBytes))
 	}
 	return s
 }
 
-// volumeStatus is what this node knows of a volume.
-func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume, q inquiry) api.VolumeStatus {
+// volumeStatus is what this node, whose disk has that many bytes, knows of a volume.
+func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume, q inquiry, disk uint64) api.VolumeStatus {
 	vs := api.VolumeStatus{
 		Name: v.Spec.Name, ID: v.ID, Address: v.Spec.MountAddr().String(), Copies: v.Spec.Copies, Prefer: v.Spec.Prefer,
 		SizeBytes: uint64(v.Spec.Size), Exports: []string{}, Safety: api.SafetyDown,
@@ -78,8 +81,11 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume, q inquiry) 
 		vs.Members = append(vs.Members, state.NodeName(m))
 	}
 	n.mu.Lock()
-	g, broken := n.groups[v.ID], n.broken[v.ID]
+	g, broken, cramped := n.groups[v.ID], n.broken[v.ID], n.cramped[v.ID]
 	n.mu.Unlock()
+	if why := cmp.Or(cramped, n.short.waits(v.ID, disk)); why != "" {
+		vs.NoRoom = []string{"node " + n.id.Name + ": " + why}
+	}
 	if g == nil {
 		vs.Role = "none"
 		if broken != "" {
@@ -106,7 +112,7 @@ func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluste
 		vs.Published = append(vs.Published, e.Path)
 	}
 	slices.Sort(vs.Published)
-	if free, total, err := s.store.Space(); err == nil {
+	if free, total, err := s.node.space(); err == nil {
 		vs.Space = api.SpaceStatus{FreeBytes: free, TotalBytes: total, Full: s.full.Load()}
 	}
 	l := s.wal.Stats()
@@ -114,7 +120,7 @@ func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluste
 	if st.Role != replica.RoleLeader {
 		return
 	}
-	vs.AddressProblem = s.door.trouble()
+	vs.AddressProblem, vs.NoRoom = s.door.trouble(), s.cramped.list()
 	if text := s.checking.Load(); text != nil {
 		vs.Check = *text
 	}

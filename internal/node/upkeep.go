@@ -27,6 +27,9 @@ func (n *Node) upkeep() {
 			n.log.Info("the cluster could not be told what this node runs; trying on", "err", err)
 		}
 		cancel()
+		if err := n.keepBallast(); err != nil {
+			n.log.Info("it is tried again", "err", err)
+		}
 		select {
 		case <-changed:
 		case <-t.C:

@@ -108,12 +108,16 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 		}
 		warn(&worse, "it is full: a copy%s is below its reserve, so that growth is refused. Remove files, or enlarge the file system of the data folder%s", on, on)
 	}
+	for _, why := range v.NoRoom {
+		warn(&worse, "there is too little room for a copy: %s. Free space there, enlarge its disk, or let another node keep the copy (`holdfast volume set %s --nodes`)", why, v.Name)
+	}
 	data := 0
 	for _, r := range v.Replicas {
 		if !r.Witness {
 			data++
 		}
 		switch {
+		case r.Snapshot && slices.ContainsFunc(v.NoRoom, func(why string) bool { return problemNode(why) == r.Node }): // it waits for room
 		case r.Learner && r.Snapshot:
 			warn(&bad, "node %s is getting its copy", r.Node)
 		case r.Learner:
