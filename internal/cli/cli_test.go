@@ -99,6 +99,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"status", "--node", "h", "--cert", good, "--data", dir}, ExitUsage, "", "use one of them"},
 		{[]string{"serve", "--config", good, "--check"}, ExitOK, "no mistakes found", ""},
 		{[]string{"serve", "--config", good, "--check", "--data", "/srv/x"}, ExitOK, "the data folder is /srv/x", ""},
+		{[]string{"serve", "--config", good, "--check", "-o", "json"}, ExitOK, "\"data\": \"/var/lib/holdfast\",\n", ""},
 		{[]string{"serve", "--config", bad, "--check"}, ExitUsage, "", "bad.yaml:2:10: log.level: "},
 		{[]string{"serve", "--config", bad}, ExitUsage, "", "bad.yaml:2:10: log.level: "},
 		{[]string{"serve", "--config", typo, "--check"}, ExitUsage, "", `"data"`},

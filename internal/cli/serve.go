@@ -42,8 +42,10 @@ Exit code: 0 after a signal, 1 when the node could not go on (its log says why),
 				local.Listen = listen
 			}
 			if check {
-				o.sayf("no mistakes found; the data folder is %s", local.Data)
-				return nil
+				return o.print(local, func() error {
+					o.sayf("no mistakes found; the data folder is %s", local.Data)
+					return nil
+				})
 			}
 			log := newLogger(local.Log)
 			warnOwner(log, local.Data)
@@ -52,7 +54,7 @@ Exit code: 0 after a signal, 1 when the node could not go on (its log says why),
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the node's own configuration `file` (default: "+config.DefaultLocalPath+", if it is there)")
 	cmd.Flags().StringVar(&listen, "listen", "", "`host:port` of the node's one port, in place of the file's")
-	cmd.Flags().BoolVar(&check, "check", false, "check the file and exit")
+	cmd.Flags().BoolVar(&check, "check", false, "check the file and exit; with -o json, print what it comes to")
 	return cmd
 }
 

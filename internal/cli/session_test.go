@@ -171,6 +171,9 @@ func TestTokens(t *testing.T) {
 	s.run(ExitOK, "token", "create", "-o", "json")
 	id := f.machine.State().Tokens[0].ID
 	s.run(ExitOK, "token", "list")
+	if out := s.run(ExitOK, "token", "list", "-o", "json"); !strings.Contains(out, `"id"`) || strings.Contains(out, "hash") {
+		t.Errorf("a token is shown as %s", out)
+	}
 	s.run(ExitOK, "token", "remove", id)
 	s.run(ExitFailed, "token", "remove", id)
 	text := strings.ReplaceAll(s.text.String(), id, "TOKENID")

@@ -88,7 +88,7 @@ type Node struct {
 // Token lets one machine join; only a hash of its secret is kept.
 type Token struct {
 	ID      string    `json:"id"`
-	Hash    []byte    `json:"hash"` // SHA-256 of the secret
+	Hash    []byte    `json:"hash,omitempty"` // SHA-256 of the secret; Public leaves it out
 	Role    Role      `json:"role"`
 	Expires time.Time `json:"expires"`
 	// Replaces is the name of the node whose place the new one takes.
