@@ -83,7 +83,7 @@ Exit code: 0 when there is a token, 1 otherwise.`,
 		Example: "  holdfast node add\n  holdfast node add --role witness --lifetime 24h",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return makeToken(cmd, o, api.TokenRequest{Role: flags.role, Lifetime: flags.lifetime})
+			return makeToken(cmd, o, api.TokenRequest{Role: flags.role, Lifetime: flags.lifetime}, "")
 		},
 	}
 	flags.register(cmd)
@@ -97,8 +97,10 @@ func newNodeReplace(o *options) *cobra.Command {
 		Use:   "replace NAME",
 		Short: "Print what to run on a machine that takes a node's place",
 		Long: `Make a token with which one machine joins in the place of a node that is gone, for example because its disk is: it gets the copies that the old one had, and the
-old one is removed. It may be the same machine, with an empty data folder, and have the same name. A node that may alone have the newest data of a volume is refused, unless --force
-says that its disk is lost for good, and what only it had with it.
+old one is removed. It may be the same machine, with an empty data folder, and have the same name.
+
+A node that answers is refused, as it is not gone: ` + "`holdfast node remove`" + ` moves what it has first. So is one that may alone have the newest data of a volume. --force says that it is meant:
+that what only this node has may be lost with it.
 
 Exit code: 0 when there is a token, 1 otherwise.`,
 		Example:           "  holdfast node replace c",
@@ -113,17 +115,42 @@ Exit code: 0 when there is a token, 1 otherwise.`,
 			if n == nil {
 				return noNode(state, args[0])
 			}
-			if !force && n.Role == cluster.RoleData {
+			status, err := ask(cmd, o, o.status)
+			if err != nil {
+				return err
+			}
+			answers := slices.ContainsFunc(status.Nodes, func(s api.NodeStatus) bool { return s.Name == n.Name && s.State != api.NodeSilent })
+			switch {
+			case answers && !force:
+				return fmt.Errorf("node %s answers, so it is not gone: to take it out, `holdfast node remove %s` moves what it has first. If its place is to be taken all the same, stop it, or tell this command --force", n.Name, n.Name)
+			case answers:
+				fmt.Fprintf(o.errOut, "holdfast: node %s answers: once a machine has joined with this token, it is out of the cluster, and what it keeps is made anew from the other copies; what only it has is lost\n", n.Name)
+			case !force && n.Role == cluster.RoleData:
 				if err := o.mayReplace(cmd, n.Name); err != nil {
 					return err
 				}
 			}
-			return makeToken(cmd, o, api.TokenRequest{Role: string(n.Role), Lifetime: flags.lifetime, Replaces: n.Name})
+			return makeToken(cmd, o, api.TokenRequest{Role: string(n.Role), Lifetime: flags.lifetime, Replaces: n.Name}, joinAt(&status, n.Name))
 		},
 	}
 	flags.registerLifetime(cmd)
-	cmd.Flags().BoolVar(&force, "force", false, "although a volume may need what is on its disk")
+	cmd.Flags().BoolVar(&force, "force", false, "although it answers, or a volume may need what is on its disk")
 	return cmd
+}
+
+// joinAt returns the address at which a machine can join in the place of a node, if that is the one that is asked here; "" otherwise: the one that is asked will do.
+func joinAt(s *api.Status, replaced string) string {
+	if s.Node != replaced {
+		return ""
+	}
+	for _, role := range []cluster.Role{cluster.RoleData, cluster.RoleWitness} {
+		for _, n := range s.Nodes {
+			if n.State == api.NodeAnswers && n.Role == string(role) && !n.Leaving {
+				return n.Peer
+			}
+		}
+	}
+	return ""
 }
 
 // leaderPolls is for how many looks in a row a volume may be without a leader: another node takes over within a second.

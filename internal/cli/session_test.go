@@ -136,10 +136,19 @@ func TestNodes(t *testing.T) {
 	s.run(ExitOK, "node", "add", "--role", "witness", "--lifetime", "24h")
 	s.run(ExitUsage, "node", "add", "--role", "chief")
 	s.run(ExitUsage, "node", "add", "--lifetime", "0s")
+	s.run(ExitFailed, "node", "replace", "d") // it is well
+	s.run(ExitOK, "node", "replace", "d", "--force")
+	s.run(ExitFailed, "node", "replace", "a")
+	s.run(ExitOK, "node", "replace", "a", "--force") // the machine cannot join at the node that goes
+	f.tweak = func(s *api.Status) { s.Nodes[3].State = api.NodeSilent }
 	s.run(ExitOK, "node", "replace", "d")
 	s.run(ExitFailed, "node", "replace", "z")
-	f.tweak = func(s *api.Status) { s.Volumes[0].Leader, s.Volumes[0].Serving = "", false }
-	s.run(ExitFailed, "node", "replace", "a")
+	f.tweak = func(s *api.Status) {
+		s.Nodes[1].State, s.Nodes[2].State = api.NodeSilent, api.NodeSilent
+		s.Volumes[0].Leader, s.Volumes[0].Serving = "", false
+	}
+	s.run(ExitFailed, "node", "replace", "c")
+	s.run(ExitOK, "node", "replace", "c", "--force")
 	s.run(ExitOK, "node", "replace", "a", "--force")
 	f.tweak = nil
 	s.run(ExitFailed, "node", "remove", "z")

@@ -58,17 +58,21 @@ Exit code: 0 when there is a token, 1 otherwise.`,
 		Example: "  holdfast token create\n  holdfast token create --role witness --lifetime 24h\n  holdfast token create -o json | jq -r .token",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return makeToken(cmd, o, api.TokenRequest{Role: flags.role, Lifetime: flags.lifetime})
+			return makeToken(cmd, o, api.TokenRequest{Role: flags.role, Lifetime: flags.lifetime}, "")
 		},
 	}
 	flags.register(cmd)
 	return cmd
 }
 
-func makeToken(cmd *cobra.Command, o *options, req api.TokenRequest) error {
+// makeToken makes a token and says what to do with it. The machine joins at the address, or at that of the node that makes the token if it is empty.
+func makeToken(cmd *cobra.Command, o *options, req api.TokenRequest, address string) error {
 	res, err := ask(cmd, o, func(ctx context.Context, c *api.Client) (api.TokenResult, error) { return c.Token(ctx, req) })
 	if err != nil {
 		return err
+	}
+	if address != "" {
+		res.Address = address
 	}
 	return o.print(res, func() error {
 		what := "becomes a data node"
