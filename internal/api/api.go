@@ -37,6 +37,8 @@ type Status struct {
 	Volumes       []VolumeStatus `json:"volumes"`
 	// RSSBytes is the memory that the answering process holds.
 	RSSBytes uint64 `json:"rss_bytes"`
+	// Removed says what to do if the node that answers is no node of the cluster any more, as far as it can tell; what it knows of the others is old then.
+	Removed string `json:"removed,omitempty"`
 	// DiskFreeBytes and DiskTotalBytes are those of the file system of the data folder of the node that answers.
 	DiskFreeBytes  uint64 `json:"disk_free_bytes,omitempty"`
 	DiskTotalBytes uint64 `json:"disk_total_bytes,omitempty"`
@@ -89,6 +91,7 @@ const (
 	NodeAnswers NodeState = "answers"
 	NodeSilent  NodeState = "silent"
 	NodeUnknown NodeState = "unknown" // nobody has asked yet
+	NodeRefuses NodeState = "refuses" // it does not accept the certificate of the node that asked
 )
 
 // Safety says how many more losses a volume survives, in a word.

@@ -109,6 +109,8 @@ func judge(s api.Status) cell {
 		return "volume " + list(names[safety]) + " is "
 	}
 	switch {
+	case s.Removed != "":
+		return cell{"REMOVED: node " + s.Node + " is no node of the cluster any more. What follows is what it knew last; for what is so ask another node.", bad}
 	case len(names[api.SafetyDown]) > 0:
 		return cell{"DOWN: " + volumes(api.SafetyDown) + "served by nobody." + silentText(silent), bad}
 	case len(names[api.SafetyNone]) > 0:

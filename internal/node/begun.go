@@ -16,6 +16,8 @@ import (
 // asking the others what this node has forgotten (replica.Config.Fresh); one that is in it, and whose files are gone, may not.
 type begun struct {
 	file string
+	// missing: there is no such file, as on a node that has never run.
+	missing bool
 
 	mu     sync.Mutex
 	groups map[string]part // by number
@@ -42,6 +44,7 @@ func loadBegun(data string) (*begun, error) {
 	b := &begun{file: filepath.Join(data, "groups.json"), groups: map[string]part{}}
 	text, err := os.ReadFile(b.file)
 	if errors.Is(err, os.ErrNotExist) {
+		b.missing = true
 		return b, nil
 	}
 	if err == nil {
@@ -52,6 +55,12 @@ func loadBegun(data string) (*begun, error) {
 			"restore the file, or take a new machine in this one's place with `holdfast node replace`", b.file, err)
 	}
 	return b, nil
+}
+
+// errMissing is why a node does not start that has run and has no such file: it is written before anything that the cluster says is.
+func (b *begun) errMissing() error {
+	return fmt.Errorf("%s, which says in which volumes this node has a part, is missing, although the node has been running: the data folder is not whole. Without it the node does not know what it has promised the others: "+
+		"restore the file, or take a new machine in this one's place with `holdfast node replace`", b.file)
 }
 
 // get returns this node's part in a group, if it has one.

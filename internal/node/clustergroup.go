@@ -51,6 +51,9 @@ func openCluster(n *Node) (*clusterGroup, error) {
 	return g, nil
 }
 
+// begun reports whether this node has ever heard anything of the cluster's group.
+func (g *clusterGroup) begun() bool { return g.machine.Applied() > 0 || g.wal.LastIndex() > 0 }
+
 // join makes this node's member of the group. Nothing happens before start.
 func (g *clusterGroup) join(hints join.Hints) error {
 	n := g.node
@@ -106,6 +109,9 @@ func (g *clusterGroup) close() error {
 func (g *clusterGroup) handOver(ctx context.Context) {
 	if !g.replica.Serving() {
 		return
+	}
+	if len(g.replica.Voters()) == 1 {
+		return // there is nobody else
 	}
 	// If it fails the others elect a leader when the lease has run out.
 	if err := g.replica.Transfer(ctx, 0); err != nil {

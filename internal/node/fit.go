@@ -74,20 +74,22 @@ func (c *cramped) list() []string {
 	return all
 }
 
-// need is how many bytes a node must have free to get a copy of this volume.
-func (s *service) need() (used, need uint64) {
-	used, _ = s.volume.Usage()
-	return used, used + max(uint64(s.spec.Load().Reserve), roomLeft)
-}
-
-// tooLittle says that a node has not enough room for a copy, "" if it has.
-func (s *service) tooLittle(node, free uint64) string {
-	used, need := s.need()
-	if free >= need {
+// tooLittle says that a node has not enough room for a copy, and for a log as it is here unless it has begun its own; "" if it has.
+func (s *service) tooLittle(node, free uint64, begun bool) string {
+	used, _ := s.volume.Usage()
+	rest := max(uint64(s.spec.Load().Reserve), roomLeft)
+	with := ""
+	if !begun {
+		// It may get the log rather than a snapshot.
+		l := s.wal.Stats()
+		log := uint64(l.SegmentBytes) / uint64(max(l.Segments, 1)) * uint64(l.Segments+l.Spares)
+		rest, with = rest+log, fmt.Sprintf("its log, %s, ", bytesText(log))
+	}
+	if free >= used+rest {
 		return ""
 	}
-	return fmt.Sprintf("node %s: %s are free, and a copy needs %s: what the volume uses, %s, and %s that stay free",
-		s.node.nodeName(node), bytesText(free), bytesText(need), bytesText(used), bytesText(need-used))
+	return fmt.Sprintf("node %s: %s are free, and a copy needs %s: what the volume uses, %s, %sand what stays free",
+		s.node.nodeName(node), bytesText(free), bytesText(used+rest), bytesText(used), with)
 }
 
 // lacksRoom says why a member's node has no room for the snapshot that it needs, "" if it has, or nothing is known of it.
@@ -99,10 +101,10 @@ func (s *service) lacksRoom(p *replica.PeerStatus) string {
 	case r.NoRoom:
 		return fmt.Sprintf("node %s: what it was sent did not fit, %s are free now; it gets another try later", s.node.nodeName(p.ID), bytesText(r.Free))
 	case p.Applied == 0:
-		return s.tooLittle(p.ID, r.Free)
+		return s.tooLittle(p.ID, r.Free, true)
 	}
 	// What it has of the volume goes, bit by bit; how much that is nobody knows but itself, and it stops in time.
-	return s.tooLittle(p.ID, r.Total)
+	return s.tooLittle(p.ID, r.Total, true)
 }
 
 // askRoom asks a node that is not a member of the group yet whether it has room for a copy.
@@ -122,7 +124,7 @@ func (s *service) askRoom(ctx context.Context, node uint64) string {
 		return "" // it has been a member
 	}
 	if st.DiskTotalBytes > 0 {
-		if why := s.tooLittle(node, st.DiskFreeBytes); why != "" {
+		if why := s.tooLittle(node, st.DiskFreeBytes, at >= 0 && st.Volumes[at].Role != "none"); why != "" {
 			return why
 		}
 	}

@@ -165,6 +165,9 @@ func (n *Node) open() error {
 	if n.cluster, err = openCluster(n); err != nil {
 		return fmt.Errorf("this node's part of the cluster's own group cannot be opened: %w. If its disk cannot be mended, replace the node: `holdfast node replace %s` on another", err, n.id.Name)
 	}
+	if n.begun.missing && n.cluster.begun() {
+		return n.begun.errMissing()
+	}
 	n.creds.Revoked = func(p identity.Peer) bool { return n.cluster.state().IsRevoked(p.Node, p.Serial) }
 	ln, err := listenPeers(n.ctx, n.local.Listen)
 	if err != nil {

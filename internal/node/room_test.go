@@ -86,7 +86,7 @@ func TestNoRoom(t *testing.T) {
 	d := &smallDisk{node: "b"}
 	d.size.Store(60 << 20)
 	c := filled(t, d)
-	c.noRoom("a copy needs 72 MiB")
+	c.noRoom("what the volume uses, 40 MiB, ")
 	await(t, testTimeout, func() bool {
 		s, err := c.nodes[0].api().State(c.context())
 		return err == nil && slices.ContainsFunc(s.Events, func(e cluster.Event) bool {

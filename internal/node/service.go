@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -252,7 +253,19 @@ func (s *service) handOver(ctx context.Context) {
 	if !s.replica.Serving() {
 		return
 	}
-	if err := s.replica.Transfer(ctx, 0); err != nil {
+	others := slices.ContainsFunc(s.replica.Voters(), func(id uint64) bool {
+		node := transport.NodeOf(id)
+		return node != s.node.id.Node && !replica.IsWitness(node)
+	})
+	if !others {
+		s.log.Info("no other node has a copy of the volume: nobody serves it until this node is back")
+		return
+	}
+	switch err := s.replica.Transfer(ctx, 0); {
+	case err == nil:
+	case errors.Is(err, replica.ErrNoSuccessor):
+		s.log.Warn("nobody could take the volume over before stopping: clients wait until most of its nodes are up and one of them has the newest data", "err", err)
+	default:
 		s.log.Warn("could not hand the volume over before stopping; another node takes it over when the lease has run out", "err", err)
 	}
 }

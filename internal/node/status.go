@@ -22,8 +22,9 @@ const statusPatience = 800 * time.Millisecond
 func (n *Node) Status(ctx context.Context, local bool) api.Status {
 	state := n.cluster.state()
 	var answers map[uint64]api.Status
+	var refused []uint64
 	if !local {
-		answers = n.askAll(ctx, state)
+		answers, refused = n.askAll(ctx, state)
 	}
 	// The node's own view last, so that it is not older than the others' when a node has not answered.
 	s := n.localStatus(ctx, state)
@@ -31,6 +32,15 @@ func (n *Node) Status(ctx context.Context, local bool) api.Status {
 		n.merge(&s, state, answers)
 	}
 	s.Warnings = warnings(&s, state, local)
+	if s.Removed = n.removed(state, len(answers), len(refused)); s.Removed != "" {
+		// That the others do not answer, as it looks from here, is not what is wrong.
+		s.Warnings = []string{s.Removed}
+		for i := range s.Nodes {
+			if slices.Contains(refused, s.Nodes[i].ID) {
+				s.Nodes[i].State = api.NodeRefuses
+			}
+		}
+	}
 	return s
 }
 
@@ -185,11 +195,11 @@ func safety(vs *api.VolumeStatus, v *cluster.Volume) api.Safety {
 	return api.SafetyFull
 }
 
-// askAll asks the other nodes for what they know, all at once.
-func (n *Node) askAll(ctx context.Context, state *cluster.State) map[uint64]api.Status {
+// askAll asks the other nodes for what they know, all at once. refused are those that do not accept this node's certificate.
+func (n *Node) askAll(ctx context.Context, state *cluster.State) (answers map[uint64]api.Status, refused []uint64) {
 	limited, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
-	answers := make(map[uint64]api.Status)
+	answers = make(map[uint64]api.Status)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for i := range state.Nodes {
@@ -203,16 +213,18 @@ func (n *Node) askAll(ctx context.Context, state *cluster.State) map[uint64]api.
 		}
 		wg.Go(func() {
 			s, err := c.Status(limited, true)
-			if err != nil {
-				return
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			answers[number] = s
+			switch {
+			case err == nil:
+				answers[number] = s
+			case refusesCertificate(err):
+				refused = append(refused, number)
+			}
 		})
 	}
 	wg.Wait()
-	return answers
+	return answers, refused
 }
 
 // merge adds what the others said: of each volume the leader's view counts.
