@@ -121,7 +121,7 @@ func (s *service) sendReport() {
 		return
 	}
 	r.Free, r.Total, r.Below, r.Damaged = free, total, free < uint64(s.spec.Load().Reserve), s.damage.marked()
-	r.NoRoom = s.node.short.waits(s.number, total) != ""
+	r.NoRoom = s.scarce.now.Load() || s.node.short.waits(s.number, total) != ""
 	s.replica.SetReport(r.encode())
 }
 

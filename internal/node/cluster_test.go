@@ -70,8 +70,9 @@ type clusterOptions struct {
 	roles []cluster.Role
 	extra string // further keys of the volume
 	// space stands for the size of the nodes' disks, if they are no processes.
-	space func(data string) (free, total uint64, err error)
-	local string // further lines of the nodes' own files; NETWORK stands for the first three bytes of the cluster's addresses
+	space  func(data string) (free, total uint64, err error)
+	tuning tuning // of nodes that are no processes; testTuning unless given
+	local  string // further lines of the nodes' own files; NETWORK stands for the first three bytes of the cluster's addresses
 }
 
 // newCluster forms a cluster whose nodes run. There is no volume before startAll.
@@ -259,6 +260,9 @@ func (c *testCluster) start(n *testNode) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	t := testTuning
+	if c.options.tuning.segmentBytes != 0 {
+		t = c.options.tuning
+	}
 	t.space = c.options.space
 	go func() {
 		defer log.Close()

@@ -99,7 +99,7 @@ func (s *service) lacksRoom(p *replica.PeerStatus) string {
 	case !ok || !p.Active:
 		return ""
 	case r.NoRoom:
-		return fmt.Sprintf("node %s: what it was sent did not fit, %s are free now; it gets another try later", s.node.nodeName(p.ID), bytesText(r.Free))
+		return fmt.Sprintf("node %s: what it was sent does not fit, %s are free now; it gets another try later", s.node.nodeName(p.ID), bytesText(r.Free))
 	case p.Applied == 0:
 		return s.tooLittle(p.ID, r.Free, true)
 	}
@@ -120,6 +120,9 @@ func (s *service) askRoom(ctx context.Context, node uint64) string {
 		return "" // it is waited for, as a member that does not answer is
 	}
 	at := slices.IndexFunc(st.Volumes, func(v api.VolumeStatus) bool { return v.ID == s.number })
+	if at >= 0 && st.Volumes[at].Role != "none" && len(st.Volumes[at].NoRoom) > 0 {
+		return st.Volumes[at].NoRoom[0]
+	}
 	if at >= 0 && st.Volumes[at].Applied > 0 {
 		return "" // it has been a member
 	}
@@ -153,6 +156,13 @@ func (s *service) fitting(ctx context.Context, st *replica.Status, want []uint64
 		}
 		why, asked := s.cramped.get(node)
 		// Of a learner that takes part the sending of the snapshot finds it out.
+		for _, p := range st.Peers {
+			if r, ok := decodeReport(p.Report); ok && p.ID == id && p.Learner && p.Active && r.NoRoom {
+				p.ID = node
+				why = s.lacksRoom(&p)
+				s.foundRoom(node, why)
+			}
+		}
 		takesPart := slices.ContainsFunc(st.Peers, func(p replica.PeerStatus) bool { return p.ID == id && p.Active })
 		if !asked && !takesPart {
 			why = s.askRoom(ctx, node)

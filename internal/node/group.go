@@ -18,7 +18,7 @@ func (s *service) openReplica(dir string, v *cluster.Volume) error {
 	n := s.node
 	link := volumeLink{s: s}
 	r, err := n.newReplica(v, dir, replica.Config{
-		Log: s.wal, StateMachine: machine{s.volume, s}, Transport: &link, Applied: s.applied, Event: s.event, Logger: s.log,
+		Log: sparing{s.wal, s}, StateMachine: machine{s.volume, s}, Transport: &link, Applied: s.applied, Event: s.event, Logger: s.log,
 		CheckpointBytes: n.tuning.checkpointBytes, RetainBytes: n.tuning.retainBytes, RetainMaxBytes: n.tuning.retainMaxBytes,
 	})
 	if err != nil {

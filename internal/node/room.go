@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ import (
 	"holdfast/internal/replica"
 	"holdfast/internal/replica/transport"
 	"holdfast/internal/vfs"
+	"holdfast/internal/wal"
 )
 
 // A node whose disk has too little room for a volume's copy must not suffer by it: it begins none that cannot fit, stops to receive one before the disk is full, throws away what it has of it, and
@@ -195,6 +197,59 @@ func (m machine) Install(r io.Reader) error {
 		_, _ = io.Copy(io.Discard, r)
 	}
 	return err
+}
+
+// scarcity is what a copy knows of its disk that comes by the log, entry by entry: while the disk is nearly full it waits. A copy that has no vote yet may: nobody waits for it.
+type scarcity struct {
+	now    atomic.Bool  // it waits
+	unseen atomic.Int64 // bytes since the last look
+}
+
+// awaitOwnRoom waits while this copy has no vote and the disk is nearly full, before that many bytes are written.
+func (s *service) awaitOwnRoom(bytes int64) {
+	if s.scarce.unseen.Add(bytes) < roomLook {
+		return
+	}
+	s.scarce.unseen.Store(0)
+	for s.ctx.Err() == nil && !s.votes() {
+		free, _, err := s.node.space()
+		if err != nil || free >= roomLeft {
+			break
+		}
+		if s.scarce.now.CompareAndSwap(false, true) {
+			s.log.Error("THE DISK HAS TOO LITTLE ROOM for this volume's copy, which waits for more. Free space, enlarge the disk, or let another node keep the copy", "free", bytesText(free))
+		}
+		pause(s.ctx, fitPoll)
+	}
+	s.scarce.now.Store(false)
+}
+
+// votes reports whether this copy counts.
+func (s *service) votes() bool {
+	r := s.replica.Replica
+	return r != nil && slices.ContainsFunc(r.Voters(), func(id uint64) bool { return transport.NodeOf(id) == s.node.id.Node })
+}
+
+// sparing is a log that is not written to while a copy without a vote waits for room.
+type sparing struct {
+	*wal.Log
+	s *service
+}
+
+// Append implements replica.Log.
+func (l sparing) Append(b wal.Batch) error {
+	var n int64
+	for i := range b.Entries {
+		n += int64(len(b.Entries[i].Data))
+	}
+	l.s.awaitOwnRoom(n)
+	return l.Log.Append(b)
+}
+
+// Apply implements replica.StateMachine.
+func (m machine) Apply(index uint64, entry []byte) ([]byte, error) {
+	m.s.awaitOwnRoom(int64(len(entry)))
+	return m.Volume.Apply(index, entry)
 }
 
 // noteUnfit notes that a copy had no room, and has what there is of it thrown away.

@@ -242,3 +242,26 @@ func TestMakeRoom(t *testing.T) {
 		t.Errorf("the ballast is made again on a full disk: %v, %v", left(), err)
 	}
 }
+
+// TestOutgrownByLog has a disk run nearly full while a copy comes entry by entry: it waits until there is more room, and the node goes on.
+func TestOutgrownByLog(t *testing.T) {
+	checkGoroutines(t)
+	d := &smallDisk{node: "b", after: 6 << 20, shrunk: 38 << 20}
+	d.size.Store(200 << 20)
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}, space: d.space, tuning: tuning{segmentBytes: 1 << 20, retainBytes: 1 << 30, retainMaxBytes: 1 << 30}}).startAll()
+	cl := c.mount("4.1", "/data")
+	c.mustWrite(cl, "f", bytes.Repeat([]byte("f"), 20<<20))
+	b := c.newNode("b")
+	c.join(b, cluster.RoleData, "")
+	c.options.roles = append(c.options.roles, cluster.RoleData)
+	c.logged(b, "which waits for more")
+	c.noRoom("node b: ")
+	await(t, testTimeout, func() bool {
+		_, v, err := c.look(c.nodes[0])
+		return err == nil && len(v.Replicas) == 1
+	}, func() string { return "the group waits for node b" })
+	c.noRoom("the copy waits for more room")
+	c.mustWrite(cl, "g", []byte("meanwhile"))
+	d.size.Store(1 << 30)
+	c.equal()
+}

@@ -66,6 +66,7 @@ type service struct {
 	progress  progress
 	cramped   cramped     // the members that have no room, on the leader
 	unfit     atomic.Bool // this copy did not fit: the service is about to be opened anew
+	scarce    scarcity
 	dir       string
 
 	// spec is what is configured; it is replaced as a whole.

@@ -116,6 +116,9 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume, q inquiry, 
 
 // describe adds what the volume's copy at this node knows.
 func (s *service) describe(vs *api.VolumeStatus, state *cluster.State, v *cluster.Volume, st *replica.Status) {
+	if s.scarce.now.Load() {
+		vs.NoRoom = []string{"node " + s.node.id.Name + ": its disk is nearly full, and the copy waits for more room"}
+	}
 	vs.Serving, vs.LeaseMS, vs.Problems = s.isServing(), st.LeaseNS/int64(time.Millisecond), s.problems()
 	vs.UsedBytes, vs.SizeBytes = s.volume.Usage()
 	for _, e := range s.volume.Exports() {
