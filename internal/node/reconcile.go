@@ -160,7 +160,7 @@ func (n *Node) openGroup(v *cluster.Volume) (group, error) {
 	if replica.IsWitness(n.id.Node) {
 		return openWitness(n, v)
 	}
-	if err := n.roomToJoin(v); err != nil {
+	if err := n.roomToOpen(v); err != nil {
 		return nil, err
 	}
 	return newService(n.ctx, n, v)

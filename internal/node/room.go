@@ -27,6 +27,8 @@ import (
 const (
 	// roomLeft is how much a node leaves free when it receives a copy: the logs of its volumes and the cluster's state must go on.
 	roomLeft = 32 << 20
+	// roomToWrite is with how much a copy can be opened.
+	roomToWrite = 2 << 20
 	// roomLook is how many bytes of a copy come between two looks at what is free.
 	roomLook = 1 << 20
 	// roomPause is how long a node has no other try after a copy did not fit, at first; it is twice as long each time, up to roomPauseMost.
@@ -113,8 +115,15 @@ func (n *Node) space() (free, total uint64, err error) {
 	return s.Bavail * uint64(s.Frsize), s.Blocks * uint64(s.Frsize), nil
 }
 
-// roomToJoin refuses to begin a part in a volume of which this node is to get a copy, if not even its log would fit.
-func (n *Node) roomToJoin(v *cluster.Volume) error {
+// roomToOpen refuses to open a part in a volume on a full disk, on which that would be the end of the node, and to begin one of which this node is to get a copy, if not even its log would fit.
+func (n *Node) roomToOpen(v *cluster.Volume) error {
+	free, _, err := n.space()
+	if err != nil {
+		return err
+	}
+	if free < roomToWrite {
+		return fmt.Errorf("%w: the disk is full, %s are free", errNoRoom, bytesText(free))
+	}
 	if _, begun := n.begun.get(uint64(v.ID)); begun || replica.IsWitness(n.id.Node) || slices.Contains(v.First, v.MemberID(n.id.Node)) {
 		return nil
 	}
@@ -122,11 +131,10 @@ func (n *Node) roomToJoin(v *cluster.Volume) error {
 	if n.tuning.segmentBytes != 0 {
 		segment = uint64(n.tuning.segmentBytes)
 	}
-	free, _, err := n.space()
-	if need := 2*segment + roomLeft; err == nil && free < need {
+	if need := 2*segment + roomLeft; free < need {
 		return fmt.Errorf("%w: %s are free, and its log alone takes %s", errNoRoom, bytesText(free), bytesText(need))
 	}
-	return err
+	return nil
 }
 
 // receiver is a volume's replica, as the transport sees it. A copy that does not fit ends the stream that brings it, not the node.

@@ -243,6 +243,24 @@ func TestMakeRoom(t *testing.T) {
 	}
 }
 
+// TestFullDisk starts a node whose disk is full: its copy is opened when there is space.
+func TestFullDisk(t *testing.T) {
+	checkGoroutines(t)
+	d := &smallDisk{node: "a"}
+	d.size.Store(1 << 30)
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}, space: d.space}).startAll()
+	a := c.nodes[0]
+	c.mustStop(a)
+	d.size.Store(1)
+	c.start(a)
+	c.logged(a, "the disk is full, 0 MiB are free")
+	if _, v, err := c.look(a); err != nil || len(v.NoRoom) != 1 || !strings.Contains(v.NoRoom[0], "node a: ") {
+		t.Errorf("node a says %+v, %v", v, err)
+	}
+	d.size.Store(1 << 30)
+	c.equal()
+}
+
 // TestOutgrownByLog has a disk run nearly full while a copy comes entry by entry: it waits until there is more room, and the node goes on.
 func TestOutgrownByLog(t *testing.T) {
 	checkGoroutines(t)
