@@ -1,11 +1,13 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"holdfast/internal/cluster"
 	"holdfast/internal/replica"
 	"holdfast/internal/vfs"
 )
@@ -29,8 +31,8 @@ func (n *Node) makeRoom() error {
 		return err
 	}
 	n.log.Warn("THE DISK IS FULL: free space, or enlarge it. The node starts with what it keeps free for this", "data", n.local.Data, "free", bytesText(free), "disk", bytesText(total))
-	if err := os.Remove(filepath.Join(n.local.Data, ballastFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("free space: %w", err)
+	if err := n.dropBallast(); err != nil {
+		return err
 	}
 	volumes, err := os.ReadDir(filepath.Join(n.local.Data, volumesDir))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -45,6 +47,36 @@ func (n *Node) makeRoom() error {
 		return fmt.Errorf("free space: %w", err)
 	}
 	return nil
+}
+
+// dropBallast gives the ballast up.
+func (n *Node) dropBallast() error {
+	if err := os.Remove(filepath.Join(n.local.Data, ballastFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("free space: %w", err)
+	}
+	return nil
+}
+
+// clusterMachine is the cluster's state as its raft group takes it. A full disk does not end the node: what is not saved now is in the log, and is saved later.
+type clusterMachine struct {
+	*cluster.Machine
+	node *Node
+}
+
+// Checkpoint implements replica.StateMachine. It returns 0 if the disk is full, even without the ballast.
+func (m clusterMachine) Checkpoint(ctx context.Context) (uint64, error) {
+	index, err := m.Machine.Checkpoint(ctx)
+	if !isFull(err) {
+		return index, err
+	}
+	m.node.log.Error("THE DISK IS FULL: free space, or enlarge it. What this node keeps free for this is used now", "data", m.node.local.Data, "err", err)
+	if err := m.node.dropBallast(); err != nil {
+		return 0, err
+	}
+	if index, err = m.Machine.Checkpoint(ctx); isFull(err) {
+		return 0, nil
+	}
+	return index, err
 }
 
 // keepBallast makes the ballast, if it is not there and there is enough space for it.

@@ -54,10 +54,16 @@ func (n *Node) reconcile() error {
 		n.noteBroken(v, n.keep(v))
 	}
 	// Before anything goes: after a crash this node must know that it is not to have it.
-	if _, err := n.cluster.machine.Checkpoint(n.ctx); err != nil {
+	saved, err := clusterMachine{n.cluster.machine, n}.Checkpoint(n.ctx)
+	if err != nil {
 		return err
 	}
-	if err := n.letGo(s); err != nil {
+	if saved > 0 {
+		err = n.letGo(s)
+	} else {
+		err = n.emptyTrash() // the disk is full
+	}
+	if err != nil {
 		return err
 	}
 	n.beginVisits(s)
