@@ -112,12 +112,20 @@ func (c *Core) tickTransfer() {
 	}
 }
 
-// tickStandIn lets a leader whose state machine is invalid, and which therefore never serves, hand over to a member that has all its entries and can.
+// tickStandIn lets a leader that does not serve hand over to a member that has all its entries and can: one whose state machine is invalid, or one that would rather not lead and has not
+// got an entry of its own committed. The latter may be because it cannot: the others wait for a snapshot, and its damaged copy gives none.
 func (c *Core) tickStandIn() {
-	if !c.install.needed || c.transfer.active || c.state.role != raft.StateLeader {
+	var tolerated byte
+	switch {
+	case c.transfer.active || c.state.role != raft.StateLeader:
+		return
+	case c.install.needed:
+		tolerated = flagReluctant
+	case c.reluctant && c.applied < c.lease.firstOwn:
+	default:
 		return
 	}
-	to, err := c.successor(0, flagReluctant)
+	to, err := c.successor(0, tolerated)
 	if err != nil || c.rn.Status().Progress[to].Match < c.last {
 		return // later
 	}

@@ -81,6 +81,7 @@ type simNode struct {
 	paused   int64 // until when it stands still
 	change   *MemberChange
 	slow     int64 // how long it takes to apply, at least
+	unread   bool  // its state cannot be read, so there are no snapshots of it
 }
 
 type simEvent struct {
@@ -476,7 +477,7 @@ func (n *simNode) sendSnapshot(w SnapshotWork) {
 	}
 	s.after(s.rng.Int64N(5*simMS), func() {
 		to := s.byID[w.To]
-		if to.core == nil || s.cut[[2]uint64{n.id, w.To}] || to.core.BeginInstall(to.clock(), n.id, w.Term, w.Index) != nil {
+		if to.core == nil || n.unread || s.cut[[2]uint64{n.id, w.To}] || to.core.BeginInstall(to.clock(), n.id, w.Term, w.Index) != nil {
 			done(false)
 			return
 		}
