@@ -233,6 +233,13 @@ func TestStartErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	groups, err := os.ReadFile(filepath.Join(first.dir, "groups.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(whole, "groups.json"), groups, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for i, tt := range []struct {
 		name, data, listen, want string
 	}{

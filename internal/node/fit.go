@@ -20,6 +20,9 @@ const (
 	// fitPatience is how long a snapshot waits for room at its receiver before that counts as an attempt that failed, and fitPoll how often the leader looks.
 	fitPatience = 30 * time.Second
 	fitPoll     = 500 * time.Millisecond
+	// reportPatience is how long a member is waited for that has not reported yet, and reportPoll how often the leader looks.
+	reportPatience = 2 * time.Second
+	reportPoll     = 20 * time.Millisecond
 )
 
 // cramped are the nodes that have no room for the copy that they should get, as the volume's leader sees it.
@@ -224,6 +227,13 @@ func (s *service) awaitRoom(ctx context.Context, to uint64) error {
 			return fmt.Errorf("%d is no member any more", to)
 		}
 		p := st.Peers[at]
+		if len(p.Report) == 0 && time.Until(end) > fitPatience-reportPatience {
+			// It has just started: its report is on its way.
+			if pause(ctx, reportPoll); ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
 		p.ID = transport.NodeOf(to)
 		why := s.lacksRoom(&p)
 		s.foundRoom(p.ID, why)

@@ -178,6 +178,7 @@ func (s *service) start() {
 	}
 	s.door.start()
 	s.replica.Start()
+	s.sendReport()
 }
 
 // configure implements group.
