@@ -277,19 +277,24 @@ func (w *World) collect() {
 	}
 }
 
-// hopeless reports whether the leader cannot read its copy, nobody can take over, and half of the copies or more are like that.
+// hopeless reports whether half of the copies or more are bad, and a comparison does not come about for that: the leader cannot read its copy and nobody can take over, or a node does not
+// start with its own.
 func (w *World) hopeless() bool {
-	l := w.leader()
-	if l == nil || !l.n.marked || l.successor() != 0 {
-		return false
-	}
-	nodes, marked := w.dataNodes(), 0
+	nodes, marked, rotten, down := w.dataNodes(), 0, 0, false
 	for _, n := range nodes {
 		if n.marked {
 			marked++
 		}
+		if n.rotten {
+			rotten++
+			down = down || n.up == nil
+		}
 	}
-	return 2*marked >= len(nodes)
+	if down && 2*rotten >= len(nodes) {
+		return true
+	}
+	l := w.leader()
+	return l != nil && l.n.marked && l.successor() == 0 && 2*marked >= len(nodes)
 }
 
 // void ends a run in which nothing is promised any more.
