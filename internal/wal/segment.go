@@ -86,12 +86,20 @@ func (l *Log) takePrepared() (*segment, error) {
 	if l.requests == nil {
 		return l.prepare(l.active.seq + 1)
 	}
+	ahead := l.requested
 	l.order()
 	l.hurry.Store(true)
-	p := <-l.prepared
-	l.hurry.Store(false)
-	l.requested = false
-	return p.seg, p.err
+	defer l.hurry.Store(false)
+	for {
+		p := <-l.prepared
+		l.requested = false
+		if p.err == nil || !ahead || l.Err() != nil {
+			return p.seg, p.err
+		}
+		// That may be long ago, and for lack of space that is there by now.
+		ahead = false
+		l.order()
+	}
 }
 
 // nextSegment makes a new segment the active one, when the present one is durable. An error in preparing the new one changes nothing. writeMu is held.

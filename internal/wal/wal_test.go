@@ -389,6 +389,31 @@ func TestFullDiskIsSurvived(t *testing.T) {
 	}
 }
 
+// TestFullDiskIsForgotten lets a segment that is prepared ahead of need meet a full disk: there may be space by the time that it is needed.
+func TestFullDiskIsForgotten(t *testing.T) {
+	fsys := vfs.NewSim(1)
+	opts := testOptions(newRand(1))
+	opts.SyncPrepare = false
+	l := mustOpen(t, fsys, opts)
+	index := uint64(0)
+	fillTo := func(segments int) {
+		t.Helper()
+		for l.Stats().Segments < segments {
+			index++
+			must(t, l.Append(Batch{Entries: span(index, index, 1, 1000)}))
+		}
+	}
+	prepared := func() { l.prepared <- <-l.prepared } // waits, and leaves it there
+	prepared()                                        // the second
+	fsys.SetFree(2000)
+	fillTo(2)
+	prepared() // the third, or why not
+	fsys.SetFree(-1)
+	fillTo(3)
+	wantLog(t, l, 1, span(1, index, 1, 1000))
+	must(t, l.Close())
+}
+
 // TestReadersAndRecycling lets readers run against an appender that truncates: they see what was written or ErrCompacted, nothing else.
 func TestReadersAndRecycling(t *testing.T) {
 	l, err := Open(vfs.OS(), t.TempDir(), Options{SegmentBytes: 64 << 10, CacheBytes: 16 << 10})
