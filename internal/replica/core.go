@@ -383,6 +383,7 @@ func (c *Core) admit(m *Message) bool {
 		m.Context = nil
 		return true
 	case raftpb.MsgVote, raftpb.MsgPreVote:
+		c.learnCommit(m)
 		return c.admitVote(m)
 	case raftpb.MsgTimeoutNow:
 		// Only the leader that this replica follows, in its term, and heard of since it started (DESIGN.md, "A late MsgTimeoutNow").

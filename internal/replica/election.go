@@ -107,6 +107,33 @@ func (c *Core) admitVote(m *Message) bool {
 	return true
 }
 
+// tellCommit adds to a request for a vote what this replica knows to be committed: the index as Commit, its term as RejectHint, neither of which raft uses there.
+func (c *Core) tellCommit(m *Message) {
+	commit := c.rn.BasicStatus().Commit
+	if term, err := c.log.Term(commit); err == nil {
+		m.Commit, m.RejectHint = commit, term
+	}
+}
+
+// learnCommit takes what tellCommit tells. A replica may have been made a voter by an entry that it has, and that it does not know to be committed; the leader that knew was the only voter
+// before, and died with less in its log than it had sent. Then this replica gives it no vote, rightly, and does not campaign itself until it knows that it is a voter.
+func (c *Core) learnCommit(m *Message) {
+	index, term := m.Commit, m.RejectHint
+	m.Commit, m.RejectHint = 0, 0
+	if term == 0 || c.state.role != raft.StateFollower || c.state.lead != 0 || index <= c.rn.BasicStatus().Commit {
+		return
+	}
+	if own, err := c.log.Term(index); err != nil || own != term {
+		return
+	}
+	// Raft takes it from the leader of the term, which it is told to forget again.
+	told := Message{Type: raftpb.MsgApp, From: m.From, To: c.cfg.ID, Term: c.state.term, Index: index, LogTerm: term, Commit: index}
+	if err := c.rn.Step(told); err != nil {
+		c.cfg.Logger.Debug("raft ignores what is committed", "from", m.From, "err", err)
+	}
+	_ = c.rn.ForgetLeader()
+}
+
 // onlyOther reports whether the group is this replica and id. Then id has all that is committed, because that took both, and may lead
 // with the vote of a replica that forgot everything.
 func (c *Core) onlyOther(id uint64) bool {

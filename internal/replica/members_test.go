@@ -206,6 +206,29 @@ func TestNoMemberVotes(t *testing.T) {
 	}
 }
 
+// TestOnlyVoterDiesAsAnotherBecomesOne: the first voter of a group of one has just made another replica a voter, and sent it more than it has on its own disk, when it dies. Found by package
+// sim, seed 56191148274348.
+func TestOnlyVoterDiesAsAnotherBecomesOne(t *testing.T) {
+	for seed := range uint64(400) {
+		s := calm(t, seed, 1)
+		s.mustPropose()
+		s.joiner()
+		first := s.nodes[0]
+		s.want = []uint64{1, 2}
+		if !s.until(20*time.Second, func() bool {
+			s.propose()
+			return slices.Contains(first.core.voters[0], 2)
+		}) {
+			t.Fatal("the new one does not become a voter")
+		}
+		s.propose()
+		s.run(time.Duration(s.rng.Int64N(2 * simMS)))
+		first.crash()
+		s.run(100 * time.Millisecond)
+		s.settle()
+	}
+}
+
 func TestReplaceEveryMember(t *testing.T) {
 	s := calm(t, 21, 3)
 	for range 20 {

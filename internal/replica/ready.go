@@ -33,8 +33,12 @@ func (c *Core) collect() {
 			case m.Type == raftpb.MsgVote:
 				// Raft would send these while the term is still being written. They wait for it here: a candidate that crashed and came back in
 				// the term before could otherwise campaign in the same term with a shorter log, and count the old answers.
+				c.tellCommit(&m)
 				votes = append(votes, m)
 			default:
+				if m.Type == raftpb.MsgPreVote {
+					c.tellCommit(&m)
+				}
 				if m.Type == raftpb.MsgApp && c.holdCommit(&m) {
 					continue
 				}
