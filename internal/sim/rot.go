@@ -338,11 +338,17 @@ func (w *World) compare(nodes []*node, all []*digested) {
 	for i, n := range nodes {
 		n.rotten = n.rotten && (slices.Contains(wrong, n) || n.rottenAt >= all[i].began)
 	}
+	rebuilt := false
 	for _, n := range wrong {
-		if w.mayLoseDisk(n) {
+		if rebuilt = w.mayLoseDisk(n); rebuilt {
 			w.rebuild(n)
 			break // the next when this one is whole again
 		}
+	}
+	// Another log may be damaged where nobody has looked yet.
+	if bad := slices.DeleteFunc(slices.Clone(nodes), func(n *node) bool { return !n.bad() }); len(wrong) > 0 && !rebuilt && !w.chaos && 2*len(bad) >= len(nodes) {
+		w.void()
+		return
 	}
 	w.after(checkRetry, w.mark)
 }
