@@ -115,7 +115,7 @@ func TestTransferThatFailsEndsTheTerm(t *testing.T) {
 	if s.leader() == nil {
 		t.Fatal("nobody leads after a transfer that failed")
 	}
-	if _, err := l.core.Transferring(); !errors.Is(err, errSuccessor) {
+	if _, err := l.core.Transferring(); !errors.Is(err, ErrNotTakenOver) {
 		t.Errorf("the transfer ended with %v", err)
 	}
 }

@@ -24,8 +24,9 @@ type transfer struct {
 const drainTimeout = 2 * time.Second
 
 var (
-	errDrain     = fmt.Errorf("replica: what was proposed was not applied within %v; leading on", drainTimeout)
-	errSuccessor = fmt.Errorf("replica: the successor did not take over in time; stepped down")
+	errDrain = fmt.Errorf("replica: what was proposed was not applied within %v; leading on", drainTimeout)
+	// ErrNotTakenOver is why a transfer failed after the lease was given up: there is an election, and any member may lead in the end.
+	ErrNotTakenOver = fmt.Errorf("replica: the successor did not take over in time; stepped down")
 )
 
 func (t *transfer) end() { t.active = false }
@@ -105,7 +106,7 @@ func (c *Core) tickTransfer() {
 		t.err = errDrain
 		t.end()
 	case c.lease.released && c.now >= t.deadline:
-		t.err = errSuccessor
+		t.err = ErrNotTakenOver
 		c.stepUp()
 		// This replica is likely to be the best leader still, and the promises made to it do not bind against it.
 		c.election.campaignAt = c.now + 2*c.tick

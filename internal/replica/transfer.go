@@ -76,7 +76,7 @@ func (t *transferCall) finish() bool {
 	case lead == 0:
 		return false
 	case lead == t.r.cfg.ID:
-		return t.end(errSuccessor)
+		return t.end(ErrNotTakenOver)
 	}
 	return t.end(nil)
 }
