@@ -26,8 +26,9 @@ type syncMark struct {
 type peerSync struct {
 	// gates: witnesses get nothing that it has not acknowledged.
 	gates bool
-	// complete: it has an entry of this term, and so everything that a witness may have got in terms before.
+	// complete: it has an entry of this term, and so everything that a witness may have got in terms before; and what the witness may have got in this one without it, up to need.
 	complete bool
+	need     uint64
 	// grace is from when on it counts as heard of, if it was not.
 	grace int64
 	// retryAt is when it may be taken in again after it was too slow.
@@ -115,7 +116,7 @@ func (c *Core) tickSync() {
 // entry is committed when it has it.
 func (c *Core) judge(id uint64, p *peer, pr tracker.Progress) {
 	ps := &p.sync
-	ps.complete = ps.complete || pr.Match >= c.lease.firstOwn
+	ps.complete = ps.complete || pr.Match >= max(c.lease.firstOwn, ps.need)
 	heard := !p.gone && c.now-max(p.seen, ps.grace) < c.electionTimeout()
 	able := p.echo == 0 || p.report.flags&^flagReluctant == 0 // what it said in another term does not count
 	if ps.gates {
@@ -127,7 +128,8 @@ func (c *Core) judge(id uint64, p *peer, pr tracker.Progress) {
 			ps.gates = false
 		}
 	} else if heard && able && p.echo != 0 && c.now >= ps.retryAt && pr.State == tracker.StateReplicate && pr.Match+caughtUp >= c.last && slices.Contains(c.conf.Out, id) {
-		ps.gates = true
+		// A step that says that it is in may be on its way from before it ceased to gate, and the witness may have got anything since.
+		ps.gates, ps.complete, ps.need = true, false, c.last
 	}
 }
 
