@@ -390,6 +390,34 @@ func TestWitnessIsNeverAheadOfAllDisks(t *testing.T) {
 
 // A member that has just come back is told at once that it is in sync, by a change of membership; it cannot campaign before it has applied that. A transfer in this
 // moment waits for it instead of giving the lease up in vain.
+// TestInSyncHasAllThatTheWitnessHas: a leader that hears a copy which does not hear it takes it in and gives it up again and again. Whenever it calls it in sync, the copy has to have all that the
+// witness has. Found by package sim, seed 200966830446496.
+func TestInSyncHasAllThatTheWitnessHas(t *testing.T) {
+	for seed := range uint64(40) {
+		s := calmWitness(t, seed)
+		lead := s.leader()
+		peer, witness := s.other(lead), s.byID[theWitness]
+		s.cut[[2]uint64{lead.id, peer.id}] = true
+		outs := 0
+		for end := s.now + int64(4*time.Second); s.now < end; {
+			s.propose()
+			s.run(time.Duration(s.rng.Int64N(10 * simMS)))
+			if s.leader() != lead {
+				continue
+			}
+			if !lead.core.Status(lead.clock()).InSync {
+				outs++
+			} else if has, needs := peer.log.LastIndex(), witness.log.LastIndex(); has < needs {
+				t.Fatalf("seed %d: the peer has %d entries and is called in sync, the witness has %d", seed, has, needs)
+			}
+		}
+		if outs == 0 {
+			t.Errorf("seed %d: the peer never was out of sync", seed)
+		}
+		s.settle()
+	}
+}
+
 func TestTransferToOneThatCameBack(t *testing.T) {
 	for seed := range uint64(20) {
 		s := calmWitness(t, seed)
