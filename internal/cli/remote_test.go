@@ -58,7 +58,7 @@ func (f *fakeNode) port() string {
 		cancel()
 		joiners.Close()
 		for range cap(done) {
-			if err := <-done; err != nil && !errors.Is(err, http.ErrServerClosed) {
+			if err := <-done; err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) { // the port may be closed first
 				f.t.Error(err)
 			}
 		}

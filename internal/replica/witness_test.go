@@ -341,11 +341,10 @@ func TestReplicasWithWitness(t *testing.T) {
 	})
 	l := c.leader()
 	for range 200 {
-		c.mustDo(l, 1000)
+		l = c.mustDo(l, 1000)
 	}
 	for range 3 {
-		l = c.leader()
-		for !l.replica.Status().InSync {
+		for l = c.leader(); !l.replica.Status().InSync; l = c.leader() {
 			time.Sleep(time.Millisecond)
 		}
 		dead := c.stop(l.id)
@@ -353,7 +352,7 @@ func TestReplicasWithWitness(t *testing.T) {
 		if next.id == theWitness {
 			t.Fatal("the witness leads")
 		}
-		c.mustDo(next, 1000)
+		next = c.mustDo(next, 1000)
 		if st := next.replica.Status(); !st.OneCopy {
 			t.Errorf("%+v", st)
 		}
