@@ -293,7 +293,7 @@ func (s *service) transfer(ctx context.Context, to string) (api.TransferResult, 
 		number = target.Number
 	}
 	began := time.Now()
-	if err := s.handTo(ctx, number); err != nil {
+	if err := handTo(ctx, s.replica, n.id.Node, number); err != nil {
 		if errors.Is(err, replica.ErrNoSuccessor) {
 			return none, api.Errorf(http.StatusConflict, "volume %s: %v: wait until `holdfast status` shows the copy in sync", s.name, err)
 		}
@@ -303,38 +303,6 @@ func (s *service) transfer(ctx context.Context, to string) (api.TransferResult, 
 	leader := n.nodeName(s.replica.Status().Leader)
 	s.noteMove(leader, took, "as told")
 	return api.TransferResult{Volume: s.name, From: n.id.Name, To: leader, Seconds: took.Seconds()}, nil
-}
-
-// moveTries is how often a move is tried whose successor was too slow, as on a busy machine.
-const moveTries = 3
-
-// handTo transfers the lead to a node, or to the best if it is 0. If the successor is too slow there is an election, which it may win after all, and which this node may win as well.
-func (s *service) handTo(ctx context.Context, to uint64) error {
-	for try := 1; ; try++ {
-		err := s.replica.Transfer(ctx, to)
-		if !errors.Is(err, replica.ErrNotTakenOver) || try == moveTries {
-			return err
-		}
-		switch leader := s.elected(ctx); {
-		case leader != s.node.id.Node && leader != 0 && (to == 0 || leader == to):
-			return nil
-		case leader != s.node.id.Node:
-			return err
-		}
-	}
-}
-
-// elected waits for a leader that is ready to hand over, and returns it; 0 if there is none in time.
-func (s *service) elected(ctx context.Context) uint64 {
-	limited, cancel := context.WithTimeout(ctx, leaderPatience)
-	defer cancel()
-	for ; limited.Err() == nil; pause(limited, leaderPoll) {
-		leader := s.replica.Status().Leader
-		if leader != 0 && (leader != s.node.id.Node || s.replica.Serving()) {
-			return leader
-		}
-	}
-	return 0
 }
 
 // members names the nodes that keep a volume's data.
