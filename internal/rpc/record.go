@@ -20,6 +20,12 @@ type recordReader struct {
 
 const lastFragment = 1 << 31
 
+// How the PROXY headers of TCP balancers begin (HAProxy's PROXY protocol, versions 1 and 2). As record marks they would be of records larger than any server takes.
+const (
+	proxyHeader1 = 'P'<<24 | 'R'<<16 | 'O'<<8 | 'X'
+	proxyHeader2 = '\r'<<24 | '\n'<<16 | '\r'<<8 | '\n'
+)
+
 // next reads one record into a buffer of its own, behind the headroom. The bytes of the record are taken from the shared budget.
 // io.EOF means that the stream ended between records.
 func (r *recordReader) next() ([]byte, error) {
@@ -62,6 +68,9 @@ func (r *recordReader) mark(first bool) (size int, last bool, err error) {
 		return 0, false, err
 	}
 	m := binary.BigEndian.Uint32(b)
+	if m == proxyHeader1 || m == proxyHeader2 {
+		return 0, false, fmt.Errorf("%w: this is the PROXY header of a balancer, and those of this peer are not believed: list it under `balancers` if they should be", ErrBadMark)
+	}
 	size, last = int(m&^lastFragment), m&lastFragment != 0
 	if size == 0 {
 		// A record of nothing is no message, and fragments of nothing would let a peer keep us busy with a record that never grows.

@@ -56,6 +56,8 @@ func TestRubbish(t *testing.T) {
 		log  bool
 	}{
 		{"http", []byte("GET / HTTP/1.1\r\n\r\n"), ErrTooLarge, true},
+		{"a balancer's header, version 1", []byte("PROXY TCP4 192.0.2.1 192.0.2.2 1000 2049\r\n"), ErrBadMark, true},
+		{"a balancer's header, version 2", []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"), ErrBadMark, true},
 		{"empty record", mark(lastFragment), ErrBadMark, true},
 		{"empty fragment", mark(0), ErrBadMark, true},
 		{"oversized", mark(DefaultMaxRecord+1|lastFragment, 0), ErrTooLarge, true},
@@ -93,6 +95,9 @@ func TestRubbish(t *testing.T) {
 			}
 			if n := strings.Count(lines.String(), "\n"); n > 1 || (n == 1) != tt.log {
 				t.Errorf("logged %q", lines.String())
+			}
+			if strings.Contains(tt.name, "balancer") && !strings.Contains(lines.String(), "list it under `balancers`") {
+				t.Errorf("logged %q, which does not say what to do", lines.String())
 			}
 			if _, err := other.Call(t.Context(), 1, 1, 1, &Auth{}, nil); err != nil {
 				t.Errorf("another connection suffered: %v", err)
