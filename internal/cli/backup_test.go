@@ -51,9 +51,9 @@ func TestBackups(t *testing.T) {
 	s.run(ExitOK, "backup", "main", folder+"/", "--incremental", "--mkdir") // the first is a full one
 	s.run(ExitOK, "backup", "main", folder, "--incremental")
 	s.run(ExitFailed, "backup", "main", folder, "--incremental") // the node has nothing since 250
-	f.tweak = func(s *api.Status) { s.Volumes = []api.VolumeStatus{{Name: "main", Applied: 250}} }
+	f.tweakWith(func(s *api.Status) { s.Volumes = []api.VolumeStatus{{Name: "main", Applied: 250}} })
 	s.run(ExitOK, "backup", "main", folder, "--incremental")
-	f.tweak = nil
+	f.tweakWith(nil)
 	file := filepath.Join(folder, "one")
 	s.run(ExitUsage, "backup", "main", file, "--incremental")
 	s.run(ExitOK, "backup", "main", file)

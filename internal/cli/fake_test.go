@@ -135,6 +135,20 @@ func able(s *cluster.State, v *cluster.Volume) []string {
 	return names
 }
 
+// tweakWith sets tweak: a command that has ended may have left a question behind that is still being answered.
+func (f *fakeNode) tweakWith(tweak func(s *api.Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tweak = tweak
+}
+
+// runBefore sets before.
+func (f *fakeNode) runBefore(before func(cmd cluster.Command)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = before
+}
+
 func (f *fakeNode) Status(_ context.Context, local bool) api.Status {
 	f.work()
 	s := f.machine.State()
@@ -224,8 +238,11 @@ func (f *fakeNode) Do(_ context.Context, by string, cmd cluster.Command) (cluste
 	if f.err != nil {
 		return cluster.Result{}, f.err
 	}
-	if f.before != nil {
-		f.before(cmd)
+	f.mu.Lock()
+	before := f.before
+	f.mu.Unlock()
+	if before != nil {
+		before(cmd)
 	}
 	res := f.apply(by, cmd)
 	return res, res.Err()

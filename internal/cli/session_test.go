@@ -51,14 +51,14 @@ func TestVolumes(t *testing.T) {
 	s.run(ExitUsage, "volume", "resize", "main", "0")
 	s.run(ExitUsage, "volume", "set", "main", "--copies", "0")
 	s.run(ExitUsage, "volume", "set", "main", "--copies", "4")
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		v := &s.Volumes[0]
 		v.Safety, v.Space.Full, v.Space.Low, v.AddressProblem = api.SafetyReduced, true, []string{"b"}, "no device is in the network 10.0.0.0/24"
 		v.Replicas[1].InSync, v.Replicas[1].Active = false, false
 		r := &v.Replicas[2]
 		r.InSync, r.Learner, r.Snapshot, r.SentBytes, r.Rate, r.Remaining, r.Lag = false, true, true, 3<<30, 110<<20, 75, 1201
 		v.Clients = []api.ClientStatus{{ID: "1", Owner: "Linux NFSv4.2 ws1\x1b[2Jevil" + strings.Repeat("x", 60), Address: "10.94.0.50:872", Sessions: 1, Opens: 3, Locks: 2}}
-	}
+	})
 	s.run(ExitOK, "volume", "show", "main")
 	s.run(ExitUsage, "volume", "show")
 	s.run(ExitFailed, "volume", "show", "none")
@@ -66,9 +66,9 @@ func TestVolumes(t *testing.T) {
 	s.run(ExitUsage, "volume", "delete", "db", "--yes=main")
 	s.run(ExitOK, "volume", "delete", "db", "--yes=db")
 	s.run(ExitFailed, "volume", "delete", "db", "--yes=db")
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		s.Volumes[len(s.Volumes)-1].AddressProblem = "no device is in the network 10.9.0.0/24"
-	}
+	})
 	s.run(ExitFailed, "volume", "create", "lost", "--address", "10.9.0.1/24")
 	golden(t, "volumes.txt", s.text.String())
 }
@@ -109,13 +109,13 @@ func TestConflict(t *testing.T) {
 			s.run(ExitOK, "volume", "create", "main", "--address", "10.0.0.50/24")
 			left := tt.others
 			zone := ""
-			f.before = func(cluster.Command) {
+			f.runBefore(func(cluster.Command) {
 				if left--; left < 0 {
 					return
 				}
 				zone += "x"
 				f.must(cluster.Command{SetNode: &cluster.SetNode{Name: "a", Zone: &zone}})
-			}
+			})
 			s.run(tt.code, "export", "add", "main", "/data", "--client", "*")
 			if tt.code == ExitOK && len(f.machine.State().Volume("main").Spec.Exports) != 1 {
 				t.Error("the export is not there")
@@ -140,17 +140,17 @@ func TestNodes(t *testing.T) {
 	s.run(ExitOK, "node", "replace", "d", "--force")
 	s.run(ExitFailed, "node", "replace", "a")
 	s.run(ExitOK, "node", "replace", "a", "--force") // the machine cannot join at the node that goes
-	f.tweak = func(s *api.Status) { s.Nodes[3].State = api.NodeSilent }
+	f.tweakWith(func(s *api.Status) { s.Nodes[3].State = api.NodeSilent })
 	s.run(ExitOK, "node", "replace", "d")
 	s.run(ExitFailed, "node", "replace", "z")
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		s.Nodes[1].State, s.Nodes[2].State = api.NodeSilent, api.NodeSilent
 		s.Volumes[0].Leader, s.Volumes[0].Serving = "", false
-	}
+	})
 	s.run(ExitFailed, "node", "replace", "c")
 	s.run(ExitOK, "node", "replace", "c", "--force")
 	s.run(ExitOK, "node", "replace", "a", "--force")
-	f.tweak = nil
+	f.tweakWith(nil)
 	s.run(ExitFailed, "node", "remove", "z")
 	s.run(ExitOK, "node", "remove", "b")
 	s.run(ExitOK, "node", "remove", "c", "--force", "--no-wait")
@@ -206,33 +206,33 @@ func TestStatus(t *testing.T) {
 	f.must(cluster.Command{SetMaintenance: &cluster.SetMaintenance{On: true, Until: began.Add(time.Hour), Why: "new switches"}})
 	s.run(ExitOK, "status")
 	s.run(ExitOK, "maintenance", "off")
-	f.tweak = func(s *api.Status) { s.Warnings = []string{"node b: its certificate ends in 3 days. Look at its log"} }
+	f.tweakWith(func(s *api.Status) { s.Warnings = []string{"node b: its certificate ends in 3 days. Look at its log"} })
 	s.run(ExitAttention, "status")
-	f.tweak = func(s *api.Status) { s.Nodes[2].State = api.NodeSilent }
+	f.tweakWith(func(s *api.Status) { s.Nodes[2].State = api.NodeSilent })
 	s.run(ExitAttention, "status")
-	f.tweak = func(s *api.Status) { s.ClusterLeader = "" }
+	f.tweakWith(func(s *api.Status) { s.ClusterLeader = "" })
 	s.run(ExitAttention, "status")
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		v := &s.Volumes[0]
 		s.Nodes[2].State = api.NodeSilent
 		s.Warnings = []string{"volume main: node c does not answer: its copy falls behind. Start it, or look at its network"}
 		v.Safety, v.Replicas[2].Active, v.Replicas[2].InSync, v.Replicas[2].Lag = api.SafetyReduced, false, false, 1111
 		v.Replicas[1].InSync, v.Replicas[1].Lag, v.Replicas[1].Rate = false, 101, 5<<20
-	}
+	})
 	s.run(ExitAttention, "status")
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		v := &s.Volumes[1]
 		v.Safety, v.OneCopy, v.Replicas[1].Active, v.Replicas[1].InSync, v.Replicas[2].Active = api.SafetyNone, true, false, false, false
-	}
+	})
 	s.run(ExitAttention, "status")
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		s.ClusterLeader = ""
 		for i := range s.Volumes {
 			v := &s.Volumes[i]
 			v.Safety, v.Leader, v.Serving, v.Replicas = api.SafetyDown, "", false, nil
 		}
 		s.Nodes[1].State, s.Nodes[2].State, s.Nodes[3].State = api.NodeSilent, api.NodeSilent, api.NodeUnknown
-	}
+	})
 	s.run(ExitAttention, "status")
 	golden(t, "status.txt", s.text.String())
 }
@@ -240,7 +240,7 @@ func TestStatus(t *testing.T) {
 // TestStatusKeys pins the names that programs read.
 func TestStatusKeys(t *testing.T) {
 	f := newFake(t)
-	f.tweak = func(s *api.Status) { s.Started = began }
+	f.tweakWith(func(s *api.Status) { s.Started = began })
 	s := newSession(f)
 	s.run(ExitOK, "volume", "create", "main", "--address", "10.0.0.50/24")
 	golden(t, "status.json", s.run(ExitOK, "status", "-o", "json"))
@@ -283,9 +283,9 @@ func TestApply(t *testing.T) {
 	}
 	// Somebody else is quicker: what was shown is not what would happen.
 	zone := "rack9"
-	f.before = func(cluster.Command) { f.must(cluster.Command{SetNode: &cluster.SetNode{Name: "b", Zone: &zone}}) }
+	f.runBefore(func(cluster.Command) { f.must(cluster.Command{SetNode: &cluster.SetNode{Name: "b", Zone: &zone}}) })
 	s.run(ExitFailed, "apply", "-f", file, "--yes")
-	f.before = nil
+	f.runBefore(nil)
 	s.run(ExitOK, "apply", "-f", file, "--yes", "-o", "json")
 	golden(t, "apply.txt", s.text.String())
 }
@@ -306,25 +306,25 @@ func TestOperate(t *testing.T) {
 	s.run(ExitOK, "drain", "a")
 	s.run(ExitOK, "unstandby", "a", "-o", "json")
 	// Only a is able to lead, so it cannot be put into standby without saying so.
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		for i := range s.Volumes[0].Replicas {
 			r := &s.Volumes[0].Replicas[i]
 			if s.Volumes[0].Leader = "a"; r.Node != "a" {
 				r.InSync = false
 			}
 		}
-	}
+	})
 	s.run(ExitFailed, "standby", "a")
 	s.run(ExitOK, "standby", "a", "--force")
 	s.run(ExitFailed, "drain", "a")
 	s.run(ExitOK, "drain", "a", "--force")
 	s.run(ExitFailed, "drain", "b")
 	s.run(ExitOK, "drain", "b", "--force") // which makes nothing safer
-	f.tweak = nil
+	f.tweakWith(nil)
 	s.run(ExitOK, "unstandby", "a")
-	f.tweak = func(s *api.Status) { s.Volumes[0].Serving = false }
+	f.tweakWith(func(s *api.Status) { s.Volumes[0].Serving = false })
 	s.run(ExitFailed, "drain", "b", "--timeout", "10ms")
-	f.tweak = nil
+	f.tweakWith(nil)
 	s.run(ExitOK, "explain")
 	s.run(ExitFailed, "explain", "none")
 	s.run(ExitUsage, "maintenance")
@@ -490,11 +490,11 @@ func TestProgress(t *testing.T) {
 	dir := f.serve()
 	var out, errOut strings.Builder
 	polls := 0
-	f.tweak = func(s *api.Status) {
+	f.tweakWith(func(s *api.Status) {
 		if polls++; polls < 3 && len(s.Volumes) > 0 {
 			s.Volumes[0].Serving = false
 		}
-	}
+	})
 	o := &options{in: strings.NewReader(""), out: &out, errOut: &errOut, poll: time.Millisecond}
 	if code := execute(t.Context(), o, []string{"volume", "create", "main", "--address", "10.0.0.50/24", "--data", dir}); code != ExitOK {
 		t.Fatal(code, errOut.String())
