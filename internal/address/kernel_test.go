@@ -27,6 +27,7 @@ const (
 	holderVar = "HOLDFAST_TEST_HOLDER" // set in a holder: the address
 	ownVar    = "HOLDFAST_TEST_OWN"    // the holder's own address; the next one if empty
 	peersVar  = "HOLDFAST_TEST_PEERS"  // what Config.Peers returns, separated by commas; a lone comma is an empty list
+	waitVar   = "HOLDFAST_TEST_WAIT"   // how long the neighbours' answers are waited for; probeWait if empty
 
 	holderLifetime = 2 * time.Second
 	holderPort     = 2049
@@ -78,6 +79,11 @@ func holderMain(prefix netip.Prefix) error {
 	m, err := New(cfg)
 	if err != nil {
 		return err
+	}
+	if text := os.Getenv(waitVar); text != "" {
+		if m.wait, err = time.ParseDuration(text); err != nil {
+			return err
+		}
 	}
 	lc := net.ListenConfig{Control: ReuseAddr}
 	l, err := lc.Listen(context.Background(), "tcp", netip.AddrPortFrom(prefix.Addr(), holderPort).String())

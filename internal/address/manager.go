@@ -47,8 +47,9 @@ type Config struct {
 
 // Manager adds, keeps and removes one address. Its methods may be called from several goroutines.
 type Manager struct {
-	cfg Config
-	net network
+	cfg  Config
+	net  network
+	wait time.Duration // for the neighbours' answers; probeWait but in tests
 
 	mu      sync.Mutex
 	hold    *hold   // nil when the address is not held
@@ -94,7 +95,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Manager{cfg: cfg, net: &kernel{}}, nil
+	return &Manager{cfg: cfg, net: &kernel{}, wait: probeWait}, nil
 }
 
 // Probe begins to ask the neighbours who has the address, for an Acquire that may follow within a second, and returns at once. A node calls it
@@ -177,7 +178,7 @@ func (m *Manager) take(ctx context.Context, p place, s *sentry, held bool) error
 		if time.Since(s.began) > probeFresh {
 			s.begin()
 		}
-		mac, found, err := s.stranger(ctx, probeWait)
+		mac, found, err := s.stranger(ctx, m.wait)
 		if err != nil {
 			return err
 		}

@@ -101,12 +101,8 @@ func (n *simNode) changeMembers() {
 }
 
 func TestSimulationOfMembership(t *testing.T) {
-	seeds := 60
-	if testing.Short() {
-		seeds = 6
-	}
 	changes := 0
-	for seed := *firstSeed; seed < *firstSeed+uint64(seeds); seed++ {
+	for seed := *firstSeed; seed < *firstSeed+seeds(60); seed++ {
 		n := 1 + int(seed)%4
 		t.Run(fmt.Sprintf("seed=%d,nodes=%d", seed, n), func(t *testing.T) {
 			s := newSim(t, seed, n)
@@ -122,7 +118,7 @@ func TestSimulationOfMembership(t *testing.T) {
 			changes += s.changes
 		})
 	}
-	if changes < 2*seeds {
+	if uint64(changes) < 2*seeds(60) {
 		t.Errorf("only %d changes were made", changes)
 	}
 	t.Logf("%d changes", changes)
@@ -209,7 +205,7 @@ func TestNoMemberVotes(t *testing.T) {
 // TestOnlyVoterDiesAsAnotherBecomesOne: the first voter of a group of one has just made another replica a voter, and sent it more than it has on its own disk, when it dies. Found by package
 // sim, seed 56191148274348.
 func TestOnlyVoterDiesAsAnotherBecomesOne(t *testing.T) {
-	for seed := range uint64(400) {
+	for seed := range seeds(400) {
 		s := calm(t, seed, 1)
 		s.mustPropose()
 		s.joiner()

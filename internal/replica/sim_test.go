@@ -738,13 +738,17 @@ func runChaos(t *testing.T, seed uint64, n int, d time.Duration) *sim {
 // firstSeed lets a long run try other seeds.
 var firstSeed = flag.Uint64("sim.first", 0, "the first seed of simulations")
 
-func TestSimulation(t *testing.T) {
-	seeds := 100
+// seeds is how many histories a test tries, a tenth of all if it is to be short.
+func seeds(all uint64) uint64 {
 	if testing.Short() {
-		seeds = 10
+		return all / 10
 	}
+	return all
+}
+
+func TestSimulation(t *testing.T) {
 	total := 0
-	for seed := *firstSeed; seed < *firstSeed+uint64(seeds); seed++ {
+	for seed := *firstSeed; seed < *firstSeed+seeds(100); seed++ {
 		n := []int{3, 3, 5, 2, 1}[seed%5]
 		t.Run(fmt.Sprintf("seed=%d,nodes=%d", seed, n), func(t *testing.T) {
 			s := runChaos(t, seed, n, 15*time.Second)

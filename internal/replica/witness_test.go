@@ -44,11 +44,7 @@ func (s *sim) inSync() bool {
 func (s *sim) other(n *simNode) *simNode { return s.nodes[2-n.id] }
 
 func TestSimulationOfWitness(t *testing.T) {
-	seeds := 60
-	if testing.Short() {
-		seeds = 6
-	}
-	for seed := *firstSeed; seed < *firstSeed+uint64(seeds); seed++ {
+	for seed := *firstSeed; seed < *firstSeed+seeds(60); seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			s := newWitnessSim(t, seed)
 			s.chaos = true
@@ -115,11 +111,7 @@ func loseOneAtATime(s *sim, rounds int) string {
 }
 
 func TestWitnessGroupSurvivesAnyLoss(t *testing.T) {
-	seeds := 20
-	if testing.Short() {
-		seeds = 2
-	}
-	for seed := *firstSeed; seed < *firstSeed+uint64(seeds); seed++ {
+	for seed := *firstSeed; seed < *firstSeed+seeds(20); seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			s := newWitnessSim(t, seed)
 			if failure := loseOneAtATime(s, 30); failure != "" {
@@ -135,6 +127,9 @@ func TestWitnessGroupSurvivesAnyLoss(t *testing.T) {
 }
 
 func TestWitnessThatRunsAheadIsFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("looks for a history in which it shows")
+	}
 	for seed := range uint64(40) {
 		s := newWitnessSim(t, seed)
 		s.ahead = true
@@ -392,7 +387,7 @@ func TestWitnessIsNeverAheadOfAllDisks(t *testing.T) {
 // TestInSyncHasAllThatTheWitnessHas: a leader that hears a copy which does not hear it takes it in and gives it up again and again. Whenever it calls it in sync, the copy has to have all that the
 // witness has. Found by package sim, seed 200966830446496.
 func TestInSyncHasAllThatTheWitnessHas(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range seeds(40) {
 		s := calmWitness(t, seed)
 		lead := s.leader()
 		peer, witness := s.other(lead), s.byID[theWitness]
