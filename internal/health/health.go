@@ -114,12 +114,15 @@ func Serve(ctx context.Context, ln net.Listener, volumes func() []Volume, log *s
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { defer close(closed); _ = srv.Close() })
 	err := srv.Serve(&limited{Listener: ln, places: make(chan struct{}, MaxConns), done: ctx.Done()})
-	if stop() {
-		_ = srv.Close()
-		return fmt.Errorf("health: serving %v: %w", ln.Addr(), err)
+	if !stop() {
+		<-closed
+		return nil
 	}
-	<-closed
-	return nil
+	_ = srv.Close()
+	if ctx.Err() != nil { // ln was quicker to notice
+		return nil
+	}
+	return fmt.Errorf("health: serving %v: %w", ln.Addr(), err)
 }
 
 // limited is a listener whose connections have places.

@@ -3,6 +3,7 @@ package health
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,6 +34,39 @@ func serve(t *testing.T, volumes func() []Volume) (addr string, stop func()) {
 	}
 	t.Cleanup(stop)
 	return ln.Addr().String(), stop
+}
+
+// late is a context whose end its listener notices before those do who asked to be called.
+type late struct{ context.Context }
+
+func (late) Value(any) any                             { return nil } // hides the one within from package context, which would call them
+func (late) AfterFunc(func()) (stop func() (was bool)) { return func() bool { return true } }
+
+// until is a listener that ends with a context.
+type until struct {
+	net.Listener
+	done <-chan struct{}
+}
+
+func (u until) Accept() (net.Conn, error) {
+	<-u.done
+	return nil, net.ErrClosed
+}
+
+// TestStop: that the context has ended is no error, whoever notices first.
+func TestStop(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Millisecond, cancel)
+	if err := Serve(late{ctx}, until{ln, ctx.Done()}, nil, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is still open: %v", err)
+	}
 }
 
 func TestAnswers(t *testing.T) {
