@@ -96,7 +96,7 @@ func (l *Lab) startGuest() (*Guest, error) {
 	}
 	go g.watch(out)
 	l.onClose(func() error { return g.PowerOff() })
-	return g, nil
+	return g, g.keepAwake()
 }
 
 // watch copies the console to its file, notices readiness, and reaps the kernel's process when the console ends.
