@@ -278,19 +278,19 @@ func (w *World) collect() {
 }
 
 // hopeless reports whether half of the copies or more are bad, and a comparison does not come about for that: the leader cannot read its copy and nobody can take over, or a node does not
-// start with its own.
+// start with its own, or with its log when there are no faults any more.
 func (w *World) hopeless() bool {
-	nodes, marked, rotten, down := w.dataNodes(), 0, 0, false
+	nodes, marked, bad, down := w.dataNodes(), 0, 0, false
 	for _, n := range nodes {
 		if n.marked {
 			marked++
 		}
-		if n.rotten {
-			rotten++
+		if n.rotten || n.damaged && !w.chaos {
+			bad++
 			down = down || n.up == nil
 		}
 	}
-	if down && 2*rotten >= len(nodes) {
+	if down && 2*bad >= len(nodes) {
 		return true
 	}
 	l := w.leader()
