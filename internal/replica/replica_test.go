@@ -369,6 +369,7 @@ func TestReplicasHandOver(t *testing.T) {
 					}
 					if err := first.do(ctx, 1000); err != nil && !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrTransferring) && ctx.Err() == nil {
 						t.Error(err)
+						return
 					}
 				}
 			})
@@ -378,10 +379,10 @@ func TestReplicasHandOver(t *testing.T) {
 		}
 		began := time.Now()
 		for err := l.replica.Transfer(ctx, 0); err != nil; err = l.replica.Transfer(ctx, 0) {
-			if !errors.Is(err, ErrNotLeader) {
+			if !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrNotTakenOver) {
 				t.Fatal(err)
 			}
-			l, began = c.leader(), time.Now()
+			l, began = c.leader(), time.Now() // the machine is busy
 		}
 		transferred := time.Since(began)
 		next := c.leader()
