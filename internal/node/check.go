@@ -21,7 +21,7 @@ import (
 const (
 	// checkPoll is how often the leader looks whether the digests have arrived: they come with heartbeats, so it cannot be told sooner than a tick.
 	checkPoll = 20 * time.Millisecond
-	// checkTries is how often a check is begun anew because it was interrupted, or file data changed while it was read, before it does more about that: it then has clients wait
+	// checkTries is how often a check is begun anew because file data changed while it was read, before it does more about that: it then has clients wait
 	// with what they change, where that is over within checkHold.
 	checkTries = 5
 	checkHold  = time.Second
@@ -164,8 +164,8 @@ func (s *service) check(ctx context.Context, by string) (api.CheckResult, error)
 		if errors.Is(err, errElsewhere) && !strings.HasPrefix(by, passedOnTwice) {
 			return s.checkElsewhere(ctx, by)
 		}
-		if errors.Is(err, gateway.ErrNotServing) && try < checkTries && s.isLeader() {
-			// The lease lapsed for a moment.
+		if errors.Is(err, gateway.ErrNotServing) && time.Since(began) < checkLimit && s.isLeader() && ctx.Err() == nil {
+			// The lease lapsed for a moment, which machines that are too busy can do again and again.
 			pause(ctx, checkPause)
 			continue
 		}
