@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -259,6 +260,38 @@ func TestFullDisk(t *testing.T) {
 	}
 	d.size.Store(1 << 30)
 	c.equal()
+}
+
+// TestRoomAgain has a node find its disk nearly full while it leads, and room on it when it leads again: nothing is refused then for what was before.
+func TestRoomAgain(t *testing.T) {
+	checkGoroutines(t)
+	d := &smallDisk{node: "a"}
+	d.size.Store(1 << 30)
+	c := newCluster(t, clusterOptions{space: d.space}).startAll()
+	a, b := c.nodes[0], c.nodes[1]
+	c.inSync(3)
+	c.transfer(a)
+	cl := c.mount("4.1", "/data")
+	full := func(n *testNode, want bool) {
+		t.Helper()
+		await(t, testTimeout, func() bool { _, v, err := c.look(n); return err == nil && v.Space.Full == want }, func() string {
+			return fmt.Sprintf("node %s does not come to say that growth is refused: %v", n.name, want)
+		})
+	}
+	free, total, err := d.space(a.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.size.Store(total - free + 8<<20) // the reserve is 16 MiB
+	full(a, true)
+	if err := c.write(cl, "f", make([]byte, 100<<10)); err == nil {
+		t.Error("growth is not refused")
+	}
+	c.transfer(b)
+	d.size.Store(1 << 30)
+	full(b, false)
+	c.transfer(a)
+	c.mustWrite(cl, "g", make([]byte, 100<<10))
 }
 
 // TestOutgrownByLog has a disk run nearly full while a copy comes entry by entry: it waits until there is more room, and the node goes on.

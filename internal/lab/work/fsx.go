@@ -192,6 +192,11 @@ func (x *fsx) reopen() error {
 	if err := x.sync(); err != nil {
 		return err
 	}
+	return x.openAgain()
+}
+
+// openAgain closes the file and opens it, after which the client knows its size from the server (close-to-open consistency).
+func (x *fsx) openAgain() error {
 	if err := x.f.Close(); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
@@ -241,6 +246,10 @@ func (x *fsx) adopt() error {
 		if err := x.f.Sync(); err != nil && !errors.Is(err, unix.ENOSPC) {
 			return err
 		}
+	}
+	// Linux goes on with the size that the file would have had.
+	if err := x.openAgain(); err != nil {
+		return err
 	}
 	got, err := x.stored()
 	if err != nil {
