@@ -195,16 +195,17 @@ func (x *fsx) reopen() error {
 	return x.openAgain()
 }
 
-// openAgain closes the file and opens it, after which the client knows its size from the server (close-to-open consistency).
+// openAgain closes the file and opens it, after which the client knows its size from the server (close-to-open consistency). An error of closing comes after that.
 func (x *fsx) openAgain() error {
-	if err := x.f.Close(); err != nil {
-		return fmt.Errorf("close: %w", err)
-	}
+	closed := x.f.Close()
 	f, err := os.OpenFile(x.path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	x.f = f
+	if closed != nil {
+		return fmt.Errorf("close: %w", closed)
+	}
 	return nil
 }
 
@@ -248,7 +249,7 @@ func (x *fsx) adopt() error {
 		}
 	}
 	// Linux goes on with the size that the file would have had.
-	if err := x.openAgain(); err != nil {
+	if err := x.openAgain(); err != nil && !errors.Is(err, unix.ENOSPC) {
 		return err
 	}
 	got, err := x.stored()
