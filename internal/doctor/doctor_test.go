@@ -81,7 +81,7 @@ func TestNothingKnown(t *testing.T) {
 func TestHang(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
-	h := &host{root: t.TempDir(), limit: 50 * time.Millisecond}
+	h := &host{root: t.TempDir(), limit: 500 * time.Millisecond}
 	got := run(t.Context(), h, &Config{}, []check{
 		{"hangs", "Hangs", func(context.Context, *host, *Config) []finding { <-hang; return nil }},
 		{"waits", "Waits", func(ctx context.Context, _ *host, _ *Config) []finding { <-ctx.Done(); return []finding{fine("done")} }},
