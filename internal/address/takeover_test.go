@@ -193,8 +193,9 @@ func TestStranger(t *testing.T) {
 	}
 	for name, n := range map[string]testNetwork{"IPv4": network4, "IPv6": network6} {
 		t.Run(name, func(t *testing.T) {
-			br := bridge(t, n.moves)                                                                   // the test has the address
-			h := startHolderAs(t, "a", n.moves, ownVar+"="+n.a, peersVar+"="+bare(n.b), waitVar+"=1s") // a busy machine may be late to answer
+			br := bridge(t, n.moves) // the test has the address
+			// A busy machine may be late to answer.
+			h := startHolderAs(t, "a", n.moves, ownVar+"="+n.a, peersVar+"="+bare(n.b), waitVar+"=1s")
 			plug(t, br, "a")
 			warm(t, n.a)
 			l, err := netlink.LinkByName("br0") // has got its link address with its port
