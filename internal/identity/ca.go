@@ -20,7 +20,7 @@ const (
 	NodeValidity = 90 * 24 * time.Hour
 	CAValidity   = 20 * 365 * 24 * time.Hour
 
-	// clockSlack is how long before its making a certificate becomes valid, for clocks that are behind.
+	// clockSlack is how long before its making a certificate becomes valid, for clocks that are behind. Nobody here looks at that (see verify), but other programs may.
 	clockSlack = time.Hour
 )
 
@@ -177,6 +177,13 @@ func (ca *CA) sign(requestPEM []byte, name string, uri *url.URL, usage []x509.Ex
 	request, err := parseRequest(requestPEM)
 	if err != nil {
 		return nil, err
+	}
+	switch made, end := ca.Certificate.NotBefore.Add(clockSlack), ca.Certificate.NotAfter; {
+	case now.Before(made): // The clock is behind: the CA exists.
+		now = made
+	case !now.Before(end):
+		return nil, fmt.Errorf("the cluster's authority signs nothing any more, as it ended on %s and it is %s here: if that is wrong, set this machine's clock",
+			end.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	notAfter := now.Add(validity)
 	if notAfter.After(ca.Certificate.NotAfter) {

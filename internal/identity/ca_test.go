@@ -91,6 +91,42 @@ func TestCertificatesSayWhoTheirOwnerIs(t *testing.T) {
 	}
 }
 
+// A signer whose clock is wrong makes certificates that others can live with, or none.
+func TestSignersClock(t *testing.T) {
+	ca := testCA(t)
+	key := testKey(t)
+	request, caPEM := testRequest(t, key), ca.CertificatePEM()
+	for name, test := range map[string]struct {
+		now  time.Time
+		ok   bool
+		left time.Duration // of what is signed, after the cluster was made
+	}{
+		"right":             {birth.Add(time.Hour), true, NodeValidity + time.Hour},
+		"dead":              {time.Unix(0, 0), true, NodeValidity},
+		"a minute behind":   {birth.Add(-time.Minute), true, NodeValidity},
+		"years ahead":       {birth.AddDate(10, 0, 0), true, birth.AddDate(10, 0, 0).Sub(birth) + NodeValidity},
+		"after the CA":      {birth.Add(CAValidity), false, 0},
+		"long after the CA": {birth.AddDate(100, 0, 0), false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			signed, err := ca.SignNode(request, NodeInfo{Number: 1, Name: "n"}, test.now)
+			if !test.ok {
+				if err == nil || !strings.Contains(err.Error(), "clock") {
+					t.Fatalf("signed, or without a hint: %v", err)
+				}
+				return
+			}
+			cert := parse(t, signed, err)
+			if _, err := NewCredentials(signed, key, caPEM); err != nil {
+				t.Errorf("the owner cannot use it: %v", err)
+			}
+			if left := cert.NotAfter.Sub(birth); left != test.left {
+				t.Errorf("valid for %v after the cluster was made, want %v", left, test.left)
+			}
+		})
+	}
+}
+
 func TestRequestsThatAreNotSigned(t *testing.T) {
 	ca := testCA(t)
 	good := testRequest(t, testKey(t))

@@ -14,13 +14,12 @@ import (
 
 // Why a certificate is refused, for errors.Is.
 var (
-	ErrForeign     = errors.New("the certificate is not one of this cluster")
-	ErrExpired     = errors.New("the certificate has expired")
-	ErrNotYetValid = errors.New("the certificate is not valid yet")
-	ErrWrongNode   = errors.New("the certificate is that of another node")
-	ErrNotNode     = errors.New("the certificate is not that of a node")
-	ErrRevoked     = errors.New("the certificate is revoked")
-	ErrProtocol    = errors.New("the connection is for no protocol that is spoken here")
+	ErrForeign   = errors.New("the certificate is not one of this cluster")
+	ErrExpired   = errors.New("the certificate has expired")
+	ErrWrongNode = errors.New("the certificate is that of another node")
+	ErrNotNode   = errors.New("the certificate is not that of a node")
+	ErrRevoked   = errors.New("the certificate is revoked")
+	ErrProtocol  = errors.New("the connection is for no protocol that is spoken here")
 )
 
 // Access is who may use a protocol.
@@ -249,11 +248,11 @@ func verify(cert *x509.Certificate, roots *x509.CertPool, now time.Time, usage x
 	if err := issued(cert, roots, usage); err != nil {
 		return p, err
 	}
-	switch stamp := time.RFC3339; {
-	case now.Before(cert.NotBefore):
-		return p, fmt.Errorf("%w: that of %v is from %s on, and it is %s here; compare the clocks", ErrNotYetValid, p, cert.NotBefore.Format(stamp), now.UTC().Format(stamp))
-	case now.After(cert.NotAfter):
-		return p, fmt.Errorf("%w: that of %v on %s, and it is %s here", ErrExpired, p, cert.NotAfter.Format(stamp), now.UTC().Format(stamp))
+	// A certificate whose time is still to come is none to refuse: the CA has signed it, so it exists, and the clock that says otherwise is behind, or that of
+	// the signer was ahead. Without this a machine that starts with a dead clock stays away from its cluster, and one whose clock jumped ahead and renewed its
+	// certificate meanwhile stays away after the clock is right again.
+	if now.After(cert.NotAfter) {
+		return p, fmt.Errorf("%w: that of %v on %s, and it is %s here; compare the clocks", ErrExpired, p, cert.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return p, nil
 }

@@ -39,7 +39,7 @@ type complaint struct {
 
 // classes are what is told apart: few, as a stranger decides on the words of some errors.
 var classes = []error{
-	identity.ErrForeign, identity.ErrExpired, identity.ErrNotYetValid, identity.ErrNotNode, identity.ErrRevoked, identity.ErrProtocol, ErrRefused, context.DeadlineExceeded,
+	identity.ErrForeign, identity.ErrExpired, identity.ErrNotNode, identity.ErrRevoked, identity.ErrProtocol, ErrRefused, context.DeadlineExceeded,
 }
 
 func classOf(err error) error {

@@ -189,7 +189,6 @@ func TestRefusedConnections(t *testing.T) {
 	}{
 		"another cluster":         {other.Node(2), ProtoRaft, "not one of this cluster"},
 		"expired":                 {cluster.NodeAt(3, time.Now().Add(-100*24*time.Hour)), ProtoRaft, "has expired"},
-		"not yet valid":           {cluster.NodeAt(4, time.Now().Add(2*time.Hour)), ProtoRaft, "not valid yet"},
 		"revoked":                 {cluster.Node(7), ProtoRaft, "is revoked"},
 		"revoked, for the API":    {cluster.Node(7), ProtoAPI, "is revoked"},
 		"administrator as a node": {cluster.Admin("ada"), ProtoRaft, "not that of a node but of administrator ada"},
