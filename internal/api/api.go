@@ -25,6 +25,8 @@ type Status struct {
 	Role      string    `json:"role"`
 	Release   string    `json:"release"`
 	Started   time.Time `json:"started"`
+	// Time is what the clock of the node that answers said when it did. Older releases leave it out.
+	Time time.Time `json:"time,omitzero"`
 	// ClusterVersion is what all nodes have agreed to; see package cluster.
 	ClusterVersion uint32 `json:"cluster_version"`
 	// Revision counts changes of the configuration.
@@ -80,6 +82,10 @@ type NodeStatus struct {
 	Leaving bool      `json:"leaving,omitempty"` // it is being removed or replaced
 	// Expires is when its certificate ends; nodes renew theirs by themselves.
 	Expires time.Time `json:"certificate_expires,omitzero"`
+	// ClockOffset is by how much its clock is ahead of that of the node that answers, in nanoseconds; negative if it is behind. That is an estimate, wrong by
+	// ClockUncertainty (nanoseconds) at most. It is absent of the answering node itself, and where the node did not tell its time.
+	ClockOffset      *time.Duration `json:"clock_offset_ns,omitempty"`
+	ClockUncertainty time.Duration  `json:"clock_uncertainty_ns,omitempty"`
 }
 
 // NodeState is what the answering node knows of another's being there.
@@ -92,6 +98,7 @@ const (
 	NodeSilent  NodeState = "silent"
 	NodeUnknown NodeState = "unknown" // nobody has asked yet
 	NodeRefuses NodeState = "refuses" // it does not accept the certificate of the node that asked
+	NodeExpired NodeState = "expired" // its certificate has ended, as the clock of the node that asked says
 )
 
 // Safety says how many more losses a volume survives, in a word.

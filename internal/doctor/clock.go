@@ -13,10 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Differences between the clocks of nodes from which on a person is told, and from which on it is urgent. Holdfast's leases do not depend on them; times of files and in logs do,
+// and whether a certificate has ended.
 const (
-	// Offsets between clocks. Holdfast's leases do not depend on them, times of files and in logs do; certificates have an hour to spare.
-	offsetWarning = time.Second
-	offsetProblem = time.Minute
+	ClockWarning = time.Second
+	ClockProblem = time.Minute
+)
+
+const (
 	// Pauses beyond these risk elections (which begin after 200 ms of silence), and lose leases.
 	pauseWarning = 50 * time.Millisecond
 	pauseProblem = 150 * time.Millisecond
@@ -71,20 +75,30 @@ func judgeClock(s clockState, peers []Peer) []finding {
 			"Install chrony: the times of files, and in the logs of several nodes, come from this clock."})
 	}
 	for _, p := range peers {
-		off := p.ClockOffset.Abs()
-		if !p.ClockKnown {
-			continue
+		if p.ClockKnown {
+			all = append(all, judgeOffset(&p))
 		}
-		f := fine("The clock of %s differs by %v.", p.Name, p.ClockOffset.Round(time.Millisecond))
-		if off >= offsetWarning {
-			f.status, f.advice = Warning, "Keep the clocks of all nodes by the same time servers: times of files jump when another node takes over."
-		}
-		if off >= offsetProblem {
-			f.status = Problem
-		}
-		all = append(all, f)
 	}
 	return all
+}
+
+// judgeOffset compares a peer's clock with this machine's. What the uncertainty explains is no difference.
+func judgeOffset(p *Peer) finding {
+	off := p.ClockOffset.Abs()
+	sure := off - p.ClockUncertainty
+	if sure < ClockWarning {
+		return fine("The clock of %s agrees, to within %v.", p.Name, (off+p.ClockUncertainty).Truncate(time.Millisecond)+time.Millisecond)
+	}
+	direction := "ahead of"
+	if p.ClockOffset < 0 {
+		direction = "behind"
+	}
+	f := finding{Warning, fmt.Sprintf("The clock of %s is %v %s this one.", p.Name, off.Round(time.Millisecond), direction),
+		"Keep the clocks of all nodes by the same time servers: times of files jump when another node takes over, and certificates end too early or too late."}
+	if sure >= ClockProblem {
+		f.status = Problem
+	}
+	return f
 }
 
 func checkPauses(ctx context.Context, h *host, _ *Config) []finding {

@@ -54,9 +54,9 @@ type Peer struct {
 	Address string
 	// NFS is where the peer accepts NFS clients whether it leads or not, host:port, if it does so anywhere.
 	NFS []string
-	// ClockOffset is by how much the peer's clock is ahead, if ClockKnown.
-	ClockOffset time.Duration
-	ClockKnown  bool
+	// ClockOffset is by how much the peer's clock is ahead, if ClockKnown: an estimate that is wrong by ClockUncertainty at most.
+	ClockOffset, ClockUncertainty time.Duration
+	ClockKnown                    bool
 }
 
 // Address is an address of a volume that moves with its leader.

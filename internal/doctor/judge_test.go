@@ -28,6 +28,7 @@ func TestJudge(t *testing.T) {
 	late := Peer{Name: "n2", ClockKnown: true, ClockOffset: -2 * time.Second}
 	hour := Peer{Name: "n2", ClockKnown: true, ClockOffset: time.Hour}
 	near := Peer{Name: "n2", ClockKnown: true, ClockOffset: 3 * ms}
+	slow := Peer{Name: "n2", ClockKnown: true, ClockOffset: 1200 * ms, ClockUncertainty: 300 * ms}
 	synced := clockState{synchronised: true, daemons: []string{"chronyd"}}
 	one := func(f finding) []finding { return []finding{f} }
 	tests := []struct {
@@ -40,8 +41,11 @@ func TestJudge(t *testing.T) {
 		{"clock by the hypervisor", judgeClock(clockState{synchronised: true}, nil), OK, "synchronised"},
 		{"clock unsynchronised", judgeClock(clockState{daemons: []string{"ntpd"}}, nil), Warning, "although ntpd runs"},
 		{"clock without a daemon", judgeClock(clockState{}, nil), Warning, "nothing runs"},
-		{"clocks differ", judgeClock(synced, []Peer{near, late}), Warning, "-2s"},
-		{"clocks differ much", judgeClock(synced, []Peer{hour}), Problem, "1h0m0s"},
+		{"clocks differ", judgeClock(synced, []Peer{near, late}), Warning, "2s behind this one"},
+		{"clocks differ much", judgeClock(synced, []Peer{hour}), Problem, "1h0m0s ahead of this one"},
+		{"a clock that could not be read well", judgeClock(synced, []Peer{slow}), OK, "chronyd"},
+		{"clocks agree", []finding{judgeOffset(&near)}, OK, "to within 4ms"},
+		{"clocks may agree", []finding{judgeOffset(&slow)}, OK, "to within 1.501s"},
 
 		{"no pause", judgePauses(3*ms, 0), OK, "3ms"},
 		{"pause", judgePauses(60*ms, 0), Warning, "60ms"},
