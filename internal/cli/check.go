@@ -228,7 +228,11 @@ func (o *options) mustAnswer(cmd *cobra.Command, node string) error {
 		return err
 	}
 	for _, n := range s.Nodes {
-		if n.Name == node && n.State == api.NodeSilent {
+		switch {
+		case n.Name != node:
+		case n.State == api.NodeRefuses, n.State == api.NodeExpired:
+			return fmt.Errorf("node %s cannot be reached because of a certificate, so that its copy cannot be made anew: see `holdfast status`", node)
+		case n.State == api.NodeSilent:
 			return fmt.Errorf("node %s does not answer, so that its copy cannot be made anew: start it, or replace it (`holdfast node replace %s`)", node, node)
 		}
 	}

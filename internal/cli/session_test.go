@@ -142,6 +142,8 @@ func TestNodes(t *testing.T) {
 	s.run(ExitOK, "node", "replace", "a", "--force") // the machine cannot join at the node that goes
 	f.tweakWith(func(s *api.Status) { s.Nodes[3].State = api.NodeSilent })
 	s.run(ExitOK, "node", "replace", "d")
+	f.tweakWith(func(s *api.Status) { s.Nodes[3].State = api.NodeExpired }) // it was away for too long
+	s.run(ExitOK, "node", "replace", "d")
 	s.run(ExitFailed, "node", "replace", "z")
 	f.tweakWith(func(s *api.Status) {
 		s.Nodes[1].State, s.Nodes[2].State = api.NodeSilent, api.NodeSilent
@@ -234,13 +236,26 @@ func TestStatus(t *testing.T) {
 		s.Nodes[1].State, s.Nodes[2].State, s.Nodes[3].State = api.NodeSilent, api.NodeSilent, api.NodeUnknown
 	})
 	s.run(ExitAttention, "status")
+	f.tweakWith(func(s *api.Status) {
+		s.Warnings = []string{"node c refuses this node's certificate: compare the clocks of both (`date`)"}
+		s.Nodes[2].State = api.NodeRefuses
+	})
+	s.run(ExitAttention, "status")
+	f.tweakWith(func(s *api.Status) {
+		s.Nodes[1].State, s.Nodes[2].State, s.Nodes[3].State = api.NodeExpired, api.NodeRefuses, api.NodeSilent
+	})
+	s.run(ExitAttention, "status")
 	golden(t, "status.txt", s.text.String())
 }
 
 // TestStatusKeys pins the names that programs read.
 func TestStatusKeys(t *testing.T) {
 	f := newFake(t)
-	f.tweakWith(func(s *api.Status) { s.Started = began })
+	offset := -1500 * time.Millisecond
+	f.tweakWith(func(s *api.Status) {
+		s.Started, s.Time = began, began.Add(time.Hour)
+		s.Nodes[1].ClockOffset, s.Nodes[1].ClockUncertainty = &offset, time.Millisecond
+	})
 	s := newSession(f)
 	s.run(ExitOK, "volume", "create", "main", "--address", "10.0.0.50/24")
 	golden(t, "status.json", s.run(ExitOK, "status", "-o", "json"))

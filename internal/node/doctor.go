@@ -13,11 +13,15 @@ import (
 
 // Doctor implements api.Backend.
 func (n *Node) Doctor(ctx context.Context) ([]doctor.Result, error) {
+	limited, cancel := context.WithTimeout(ctx, 2*doctor.Limit+time.Second)
+	defer cancel()
 	s := n.cluster.state()
 	cfg := doctor.Config{Data: n.local.Data, Listen: n.local.Listen, Prober: prober{n}}
+	clocks := n.askAll(limited, s).clocks
 	for i := range s.Nodes {
 		if m := &s.Nodes[i]; m.Number != n.id.Node {
-			cfg.Peers = append(cfg.Peers, doctor.Peer{Name: m.Name, Address: m.Peer})
+			r, known := clocks[m.Number]
+			cfg.Peers = append(cfg.Peers, doctor.Peer{Name: m.Name, Address: m.Peer, ClockOffset: r.offset, ClockUncertainty: r.uncertainty, ClockKnown: known})
 		}
 	}
 	for i := range s.Volumes {
@@ -28,8 +32,6 @@ func (n *Node) Doctor(ctx context.Context) ([]doctor.Result, error) {
 			cfg.Addresses = append(cfg.Addresses, doctor.Address{Prefix: netip.Prefix(spec.Address.IP), Device: spec.Address.Device, Held: true})
 		}
 	}
-	limited, cancel := context.WithTimeout(ctx, 2*doctor.Limit+time.Second)
-	defer cancel()
 	return doctor.Run(limited, cfg), nil
 }
 

@@ -179,7 +179,7 @@ func (n *Node) sign(request string, number uint64, name string) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	return ca.SignNode([]byte(request), identity.NodeInfo{Number: number, Name: name}, time.Now())
+	return ca.SignNode([]byte(request), identity.NodeInfo{Number: number, Name: name}, n.now())
 }
 
 // authority opens the cluster's certificate authority, which only data nodes can.
@@ -252,7 +252,7 @@ func (n *Node) AdminCertificate(ctx context.Context, by string, r api.Certificat
 	if err != nil {
 		return api.CertificateResult{}, err
 	}
-	cert, err := ca.SignAdmin([]byte(r.Request), r.Name, r.Lifetime, time.Now())
+	cert, err := ca.SignAdmin([]byte(r.Request), r.Name, r.Lifetime, n.now())
 	if err != nil {
 		return api.CertificateResult{}, api.Errorf(http.StatusBadRequest, "%v", err)
 	}

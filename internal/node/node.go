@@ -49,6 +49,8 @@ type Node struct {
 	peers     *peerClients
 	ports     *portmap.Server
 	clock     systemClock
+	// now reads the wall clock, by which certificates end and which the status tells.
+	now func() time.Time
 
 	ctx  context.Context // ends with the node's work
 	work sync.WaitGroup  // the node's own goroutines
@@ -90,6 +92,8 @@ type tuning struct {
 	retainMaxBytes  int64
 	// space stands for the size of the data folder's disk, and what is free on it.
 	space func(data string) (free, total uint64, err error)
+	// now stands for the node's wall clock, by which certificates end and which the status tells.
+	now func(data string) time.Time
 }
 
 // Run runs the node until ctx ends, then hands over what it leads and stops. It returns an error if the node cannot go on: the process must exit then, as nothing is known of
@@ -102,6 +106,10 @@ func run(ctx context.Context, local *config.Local, release string, log *slog.Log
 	n := &Node{
 		local: local, release: release, log: log, started: time.Now(), tuning: t,
 		groups: make(map[uint32]group), visits: make(map[uint32]*visit), broken: make(map[uint32]string), cramped: make(map[uint32]string), fatal: make(chan error, 1),
+		now: time.Now,
+	}
+	if t.now != nil {
+		n.now = func() time.Time { return t.now(local.Data) }
 	}
 	var err error
 	switch n.id, err = identity.Load(identity.Dir(local.Data)); {
@@ -152,6 +160,7 @@ func (n *Node) open() error {
 	if n.creds, err = n.id.Credentials(); err != nil {
 		return err
 	}
+	n.creds.Now = n.now
 	n.dialer = &link.Dialer{Creds: n.creds}
 	n.peers = newPeerClients(n)
 	n.ports = portmap.New(portmap.Config{Log: n.log})

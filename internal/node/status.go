@@ -15,31 +15,23 @@ import (
 	"holdfast/internal/replica"
 )
 
-// statusPatience is how long other nodes may take to tell their status.
-const statusPatience = 800 * time.Millisecond
-
 // Status implements api.Backend.
 func (n *Node) Status(ctx context.Context, local bool) api.Status {
 	state := n.cluster.state()
-	var answers map[uint64]api.Status
-	var refused []uint64
+	var others *asked
 	if !local {
-		answers, refused = n.askAll(ctx, state)
+		others = n.askAll(ctx, state)
 	}
 	// The node's own view last, so that it is not older than the others' when a node has not answered.
 	s := n.localStatus(ctx, state)
 	if !local {
-		n.merge(&s, state, answers)
+		others.merge(&s)
 	}
+	s.Time = n.now()
 	s.Warnings = warnings(&s, state, local)
-	if s.Removed = n.removed(state, len(answers), len(refused)); s.Removed != "" {
+	if s.Removed = n.removed(&s, state); s.Removed != "" {
 		// That the others do not answer, as it looks from here, is not what is wrong.
 		s.Warnings = []string{s.Removed}
-		for i := range s.Nodes {
-			if slices.Contains(refused, s.Nodes[i].ID) {
-				s.Nodes[i].State = api.NodeRefuses
-			}
-		}
 	}
 	return s
 }
@@ -68,7 +60,7 @@ func (n *Node) localStatus(ctx context.Context, state *cluster.State) api.Status
 			Standby: m.Standby, Leaving: m.Leaving, Expires: m.Expires,
 		}
 		if m.Number == n.id.Node {
-			ns.State, ns.Release, ns.Started = api.NodeSelf, n.release, n.started
+			ns.State, ns.Release, ns.Started, ns.Expires = api.NodeSelf, n.release, n.started, n.creds.Certificate().NotAfter
 		}
 		s.Nodes = append(s.Nodes, ns)
 	}
@@ -196,74 +188,6 @@ func safety(vs *api.VolumeStatus, v *cluster.Volume) api.Safety {
 		return api.SafetyReduced
 	}
 	return api.SafetyFull
-}
-
-// askAll asks the other nodes for what they know, all at once. refused are those that do not accept this node's certificate.
-func (n *Node) askAll(ctx context.Context, state *cluster.State) (answers map[uint64]api.Status, refused []uint64) {
-	limited, cancel := context.WithTimeout(ctx, statusPatience)
-	defer cancel()
-	answers = make(map[uint64]api.Status)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for i := range state.Nodes {
-		number := state.Nodes[i].Number
-		if number == n.id.Node {
-			continue
-		}
-		c, err := n.peers.client(number, "")
-		if err != nil {
-			continue // it was removed a moment ago
-		}
-		wg.Go(func() {
-			s, err := c.Status(limited, true)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err == nil:
-				answers[number] = s
-			case refusesCertificate(err):
-				refused = append(refused, number)
-			}
-		})
-	}
-	wg.Wait()
-	return answers, refused
-}
-
-// merge adds what the others said: of each volume the leader's view counts.
-func (n *Node) merge(s *api.Status, state *cluster.State, answers map[uint64]api.Status) {
-	for i := range s.Nodes {
-		ns := &s.Nodes[i]
-		if ns.ID == s.ID {
-			continue
-		}
-		ns.State = api.NodeSilent
-		if a, ok := answers[ns.ID]; ok {
-			ns.State, ns.Release, ns.Started = api.NodeAnswers, a.Release, a.Started
-		}
-	}
-	mergeVotes(s, answers)
-	for i := range s.Volumes {
-		v := &s.Volumes[i]
-		problems := v.Problems
-		for _, a := range answers {
-			at := slices.IndexFunc(a.Volumes, func(o api.VolumeStatus) bool { return o.ID == v.ID })
-			if at < 0 {
-				continue
-			}
-			o := a.Volumes[at]
-			problems = append(problems, o.Problems...)
-			better := o.Role == replica.RoleLeader.String() && (v.Role != replica.RoleLeader.String() || o.Term > v.Term)
-			known := v.Role == "none" && o.Leader != "" && v.Leader == ""
-			if better {
-				*v = o
-			} else if known {
-				v.Leader = o.Leader
-			}
-		}
-		slices.Sort(problems)
-		v.Problems = problems
-	}
 }
 
 // nodeName returns a member's name, empty for 0.

@@ -47,7 +47,7 @@ func (n *Node) upkeepOnce(ctx context.Context) error {
 	if err := n.reportDropped(ctx); err != nil {
 		return err
 	}
-	if time.Now().After(identity.RenewAt(n.creds.Certificate())) {
+	if n.now().After(identity.RenewAt(n.creds.Certificate())) {
 		if err := n.renew(ctx); err != nil {
 			return err
 		}

@@ -16,6 +16,12 @@ const certificateMargin = 14 * 24 * time.Hour
 // warnings are what a person should look at, worst first.
 func warnings(s *api.Status, state *cluster.State, local bool) []string {
 	var bad, worse []string
+	trust := trustWarnings(s, state)
+	if cutOff(s) {
+		worse = trust // it explains the rest
+	} else {
+		bad = trust
+	}
 	for i := range s.Volumes {
 		w, b := volumeWarnings(&s.Volumes[i], s, local)
 		worse, bad = append(worse, w...), append(bad, b...)
@@ -24,6 +30,12 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 		w, b := voteWarnings(s)
 		worse, bad = append(worse, w...), append(bad, b...)
 	}
+	if w, urgent := clockWarning(s); urgent {
+		worse = append(worse, w)
+	} else if w != "" {
+		bad = append(bad, w)
+	}
+	now := likelyTime(s)
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		switch {
@@ -36,7 +48,7 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 		case n.Standby:
 			bad = append(bad, fmt.Sprintf("node %s is in standby and will not serve: `holdfast unstandby %s` when the work is done", n.Name, n.Name))
 		}
-		if !n.Expires.IsZero() && time.Until(n.Expires) < certificateMargin {
+		if !n.Expires.IsZero() && n.Expires.Sub(now) < certificateMargin && n.State != api.NodeExpired && !cutOff(s) {
 			bad = append(bad, fmt.Sprintf("the certificate of node %s ends on %s and was not renewed: the node must be up and reach a data node", n.Name, n.Expires.Local().Format(time.DateTime)))
 		}
 	}
@@ -51,27 +63,29 @@ func needed(s *api.Status, node string) bool {
 	return slices.ContainsFunc(s.Volumes, func(v api.VolumeStatus) bool { return v.Leader == "" && slices.Contains(v.Members, node) })
 }
 
-// newestAway names the data node that a volume with a witness waits for, although the others are most of its nodes: the one that went on alone, as they know. It is ""
+// newestAway is the data node that a volume with a witness waits for, although the others are most of its nodes: the one that went on alone, as they know. It is nil
 // where that is not what is missing.
-func newestAway(v *api.VolumeStatus, s *api.Status) string {
-	away, witness, silent := "", false, 0
+func newestAway(v *api.VolumeStatus, s *api.Status) *api.NodeStatus {
+	var newest *api.NodeStatus
+	witness, away := false, 0
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		if !slices.Contains(v.Members, n.Name) {
 			continue
 		}
 		witness = witness || n.Role == string(cluster.RoleWitness)
-		if n.State == api.NodeSilent {
-			silent++
+		switch n.State {
+		case api.NodeSilent, api.NodeRefuses, api.NodeExpired:
+			away++
 			if n.Role == string(cluster.RoleData) {
-				away = n.Name
+				newest = n
 			}
 		}
 	}
-	if !witness || 2*silent >= len(v.Members) {
-		return ""
+	if !witness || 2*away >= len(v.Members) {
+		return nil
 	}
-	return away
+	return newest
 }
 
 // problemNode is the node that a problem of a volume's copy is on, as people type it.
@@ -86,10 +100,13 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 		*list = append(*list, "volume "+v.Name+": "+fmt.Sprintf(format, args...))
 	}
 	if v.Leader == "" && !(local && v.Role == "none") {
-		if alone := newestAway(v, s); alone != "" {
-			warn(&worse, "no node serves it, its clients wait: node %s, which does not answer, may alone have the newest data: start it", alone)
-		} else {
+		switch alone := newestAway(v, s); {
+		case alone == nil:
 			warn(&worse, "no node serves it, its clients wait: most of %s must be up and reach each other", strings.Join(v.Members, ", "))
+		case alone.State == api.NodeSilent:
+			warn(&worse, "no node serves it, its clients wait: node %s, which does not answer, may alone have the newest data: start it", alone.Name)
+		default:
+			warn(&worse, "no node serves it, its clients wait: node %s, which cannot be reached because of a certificate, may alone have the newest data", alone.Name)
 		}
 	}
 	if v.OneCopy {
