@@ -119,7 +119,9 @@ Exit code: 0 when there is a token, 1 otherwise.`,
 			if err != nil {
 				return err
 			}
-			answers := slices.ContainsFunc(status.Nodes, func(s api.NodeStatus) bool { return s.Name == n.Name && s.State != api.NodeSilent && s.State != api.NodeExpired })
+			answers := slices.ContainsFunc(status.Nodes, func(s api.NodeStatus) bool {
+				return s.Name == n.Name && s.State != api.NodeSilent && s.State != api.NodeExpired
+			})
 			switch {
 			case answers && !force:
 				return fmt.Errorf("node %s answers, so it is not gone: to take it out, `holdfast node remove %s` moves what it has first. If its place is to be taken all the same, stop it, or tell this command --force", n.Name, n.Name)
