@@ -188,7 +188,7 @@ func (w *World) inflict(f *fault) {
 	case faultMembers:
 		f.changeMembers(n)
 	case faultWallClock:
-		n.wallStep = f.rng.between(-3600*sec, 3600*sec)
+		n.wallStep = f.wallStep()
 	case faultClientDrop, faultClientSleep:
 		f.disturbClient()
 	default:
@@ -320,6 +320,12 @@ func (f *fault) disturbClient() {
 		return
 	}
 	c.sleep(f.rng.between(sec, 9*sec))
+}
+
+// wallStep is by how much a wall clock is wrong: by what clocks differ that are kept, or by as much as they are when nobody keeps them.
+func (f *fault) wallStep() int64 {
+	most := []int64{2 * sec, 3600 * sec, 30 * 365 * 24 * 3600 * sec}[f.rng.IntN(3)]
+	return f.rng.between(-most, most)
 }
 
 // heal ends all faults.

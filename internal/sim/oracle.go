@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"hash/fnv"
+	"time"
 
 	"holdfast/internal/volume"
 )
@@ -15,6 +16,7 @@ type oracle struct {
 	// acked is the highest index whose reply left a server.
 	acked   uint64
 	highest uint64
+	stamped int64             // what the newest entry was stamped with by the leader's clock; 0: no more is known than that
 	leaders map[uint64]uint64 // term -> node
 
 	// reference is a replica on a disk that never fails; nil if nothing rots. marks are its digests at the marks of checks.
@@ -56,6 +58,7 @@ func (o *oracle) applied(l *life, index uint64, entry, reply []byte) {
 	want, known := o.truth[index]
 	if !known {
 		o.truth[index] = got
+		o.noteStamp(index, entry)
 		o.highest = max(o.highest, index)
 		o.w.note("applied", l.n.id, index, got[0], got[1])
 		o.refer(index, entry, reply)
@@ -122,6 +125,28 @@ func (w *World) converged() bool {
 	return true
 }
 
+// noteStamp keeps the time that the newest entry was stamped with. The one that raises the version is judged by the old one still.
+func (o *oracle) noteStamp(index uint64, entry []byte) {
+	var e volume.Entry
+	if index <= o.highest || len(entry) == 0 || volume.DecodeEntry(entry, &e) != nil || e.Time == 0 {
+		return
+	}
+	o.stamped = e.Time
+	if e.Kind == volume.EntryVersion {
+		o.stamped = 0
+	}
+}
+
+// checkTime: the time of the last entry is that of the clock that stamped it, however wrong clocks were before, up to what is between clocks that are right (clockSkew in
+// package volume).
+func (o *oracle) checkTime(lead *life) {
+	var now int64
+	lead.volume.View(func(tx *volume.Tx) { now = tx.Now() })
+	if ahead := now - o.stamped; o.stamped != 0 && ahead > sec {
+		o.w.fail("the last entry's time is %v ahead of the clock that stamped it", time.Duration(ahead))
+	}
+}
+
 // final compares the replicas and judges what the clients saw.
 func (o *oracle) final() {
 	w := o.w
@@ -148,5 +173,6 @@ func (o *oracle) final() {
 		return
 	}
 	w.note("checksum", digest(want[:]))
+	o.checkTime(lead)
 	o.judge()
 }

@@ -39,10 +39,10 @@ var keyState = []byte("mstate")
 
 const versionAt = 40
 
-// format makes an empty store one of the cluster version that the volume begins with. There is none of version 1 from any release.
+// format makes an empty store one of the cluster version that the volume begins with, where that is not the one that new volumes have.
 func (w *World) format(st *simStore) error {
-	if _, err := st.Mem.Get(keyState); err == nil || w.cfg.From != 1 {
-		return nil // it has a state, or becomes what it should be by itself
+	if _, err := st.Mem.Get(keyState); err == nil {
+		return nil
 	}
 	if valid, err := st.Mem.Get([]byte("xvalid")); err == nil && len(valid) == 1 && valid[0] == 0 {
 		return nil // an installation was broken off
@@ -54,7 +54,9 @@ func (w *World) format(st *simStore) error {
 	if err != nil {
 		return fmt.Errorf("format: %w", err)
 	}
-	b = b[:versionAt+4]
+	if w.cfg.From == 1 {
+		b = b[:versionAt+4]
+	}
 	binary.BigEndian.PutUint32(b[versionAt:], w.cfg.From)
 	var batch store.Batch
 	batch.Set(keyState, b)

@@ -35,7 +35,7 @@ var errCorrupt = errors.New("volume: metadata is corrupt")
 // state is the part of the volume's state that changes with almost every entry.
 type state struct {
 	applied    uint64
-	lastTime   int64  // Tx.Now never goes back
+	lastTime   int64  // Tx.Now of the last entry
 	nextIno    Ino    // the next inode number
 	inodes     uint64 // that exist, orphans included
 	nextClient uint64 // sequence of the next client

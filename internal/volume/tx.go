@@ -86,7 +86,7 @@ func (tx *Tx) begin(v *Volume, index uint64, e *Entry, entry []byte) {
 	tx.v, tx.store, tx.writable, tx.index = v, v.store, true, index
 	tx.state, tx.full, tx.entry = v.state, e.Full, entry
 	tx.state.applied = index
-	tx.state.lastTime = max(tx.state.lastTime, e.Time)
+	tx.state.lastTime = tx.state.timeOf(e)
 	tx.now = tx.state.lastTime
 	tx.exports, tx.space = v.exports, nil
 	tx.ops, tx.started, tx.err = tx.ops[:0], 0, nil
@@ -123,7 +123,8 @@ func (tx *Tx) Volume() *Volume { return tx.v }
 // ReadOnly reports whether the Tx may not change anything.
 func (tx *Tx) ReadOnly() bool { return !tx.writable }
 
-// Now returns the time of the request in nanoseconds since the epoch: monotonic over the log in Apply.
+// Now returns the time of the request in nanoseconds since the epoch. In Apply a later request has a later one, unless a leader's clock was
+// set back by more than clockSkew in between.
 func (tx *Tx) Now() int64 { return tx.now }
 
 // Index returns the log index of the entry being applied; in a read Tx the applied index.

@@ -14,8 +14,8 @@ import (
 )
 
 // MaxVersion is the newest cluster version that this program understands; see EntryVersion. Version 1 was that before the first release; version 2
-// counts what a volume uses, for limits, and knows of restores.
-const MaxVersion = 2
+// counts what a volume uses, for limits, and knows of restores; version 3 lets times follow a clock that was set back.
+const MaxVersion = 3
 
 // formatVersion is the cluster version of a new volume: that of the first release, which all programs know.
 const formatVersion = 2

@@ -202,6 +202,37 @@ func TestClientLimit(t *testing.T) {
 }
 
 // Restoring a backup: RFC 8881 section 8.4.2, for the one case where the server lost state.
+// TestGraceUnderClockSteps sets the clock during a grace period. Version 3 of volumes lets time go back; see volume.Tx.Now.
+func TestGraceUnderClockSteps(t *testing.T) {
+	const year = 365 * 24 * 3600 * int64(1e9)
+	for _, test := range []struct {
+		name  string
+		ticks []int64
+		grace bool // after them
+	}{
+		{"it lasts", []int64{year, year + 99, year + 100}, true},
+		{"it ends", []int64{year, year + 101}, false},
+		{"set back", []int64{year, 1, 101}, true},
+		{"set back, and over", []int64{year, 1, 102}, false},
+		{"set back by a little", []int64{year, year + 50, year + 40, year + 100}, true},
+		{"set back by a little, and over", []int64{year, year + 50, year + 40, year + 101}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			a, _ := w.client("a")
+			w.open(a, "oo", 7, AccessBoth, 0)
+			w.Restored(w.kv, 99)
+			for _, now := range test.ticks {
+				w.Tick(w.kv, now, 100)
+				w.Tables = checkLoad(t, w.Tables, w.kv)
+			}
+			if w.InGrace() != test.grace {
+				t.Errorf("in grace: %v", w.InGrace())
+			}
+		})
+	}
+}
+
 func TestRestoredGrace(t *testing.T) {
 	w := newWorld(t)
 	a, _ := w.client("a")

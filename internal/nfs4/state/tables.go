@@ -211,11 +211,11 @@ func (t *Tables) EndGrace(kv KV) {
 }
 
 // Tick lets time pass for a grace period: it lasts for length (nanoseconds) from the first call on, which is for the first request after the restore, as nobody knows for how long the volume
-// was away. Call it first for every request that mutates.
+// was away. A clock that is set back begins it anew, as it would last for as long as the clock was ahead. Call it first for every request that mutates.
 func (t *Tables) Tick(kv KV, now, length int64) {
 	switch {
 	case !t.grace:
-	case t.graceUntil == 0:
+	case t.graceUntil == 0 || t.graceUntil-now > length:
 		t.graceUntil = now + length
 		t.putMeta(kv)
 	case now > t.graceUntil:
