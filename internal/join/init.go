@@ -36,6 +36,9 @@ type Options struct {
 	Now time.Time
 }
 
+// earliest is before this program was made: a clock that says less has lost the time.
+var earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // DefaultPort is the port of a node.
 const DefaultPort = "7420"
 
@@ -66,6 +69,10 @@ func Init(o Options) (*identity.Identity, error) {
 	now := o.Now
 	if now.IsZero() {
 		now = time.Now()
+	}
+	if now.Before(earliest) {
+		return nil, fmt.Errorf("this machine's clock says %s, which cannot be: set it (`timedatectl`, `chronyc makestep`) and begin again, as the cluster's certificates would have ended when it is right",
+			now.Local().Format(time.DateTime))
 	}
 	ca, err := identity.NewCA(o.Cluster, identity.NewClusterID(), now)
 	if err != nil {

@@ -166,6 +166,18 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// TestDeadClock refuses to make a cluster whose certificates would have ended when the clock is right.
+func TestDeadClock(t *testing.T) {
+	o := Options{Data: t.TempDir(), Name: "x", Peer: "10.0.0.1", Now: time.Unix(0, 0).AddDate(0, 6, 0)}
+	if _, err := Init(o); err == nil || !strings.Contains(err.Error(), "1970") || !strings.Contains(err.Error(), "timedatectl") {
+		t.Errorf("got %v", err)
+	}
+	o.Now = time.Time{}
+	if _, err := Init(o); err != nil {
+		t.Errorf("in the same folder, with the clock of this machine: %v", err)
+	}
+}
+
 // TestLeftover refuses a data folder that another node has left without its identity: its volumes would be deleted.
 func TestLeftover(t *testing.T) {
 	for _, name := range []string{"volumes", "groups.json", "cluster/state.json", "cluster/log"} {

@@ -7,6 +7,7 @@ import (
 
 	"holdfast/internal/api"
 	"holdfast/internal/cluster"
+	"holdfast/internal/identity"
 )
 
 // TestTrustWarnings is about what a node says when certificates stand between it and others.
@@ -110,5 +111,55 @@ func TestClockMonthsAhead(t *testing.T) {
 	set(odd, 0)
 	for _, n := range c.nodes {
 		c.awaitStatus(n, func(s *api.Status) bool { return len(namesIn(s, api.NodeAnswers)) == 2 })
+	}
+}
+
+// TestCheckRenewed wants a node to keep its certificate rather than take one that ends before, or that it cannot use.
+func TestCheckRenewed(t *testing.T) {
+	made := time.Now().AddDate(-1, 0, 0)
+	authority := func() *identity.CA {
+		ca, err := identity.NewCA("test", identity.NewClusterID(), made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ca
+	}
+	ca, foreign := authority(), authority()
+	key, err := identity.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := identity.NewRequest(key, "w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(by *identity.CA, at time.Time) api.CertificateResult {
+		cert, err := by.SignNode(request, identity.NodeInfo{Number: 3, Name: "w"}, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return api.CertificateResult{Certificate: string(cert), CA: string(ca.CertificatePEM())}
+	}
+	had := sign(ca, time.Now().AddDate(0, -2, 0))
+	creds, err := identity.NewCredentials([]byte(had.Certificate), key, []byte(had.CA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		next api.CertificateResult
+		want string
+	}{
+		"as usual":                {sign(ca, time.Now()), ""},
+		"signed with clock ahead": {sign(ca, time.Now().AddDate(5, 0, 0)), ""},
+		"the same":                {had, ""},
+		"signed with dead clock":  {sign(ca, time.Unix(0, 0)), "the clock of the data node that signed it is behind"},
+		"of another authority":    {sign(foreign, time.Now()), "cannot be used"},
+		"nothing":                 {api.CertificateResult{CA: had.CA}, "cannot be used"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := checkRenewed(creds, tt.next); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
 	}
 }

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
+	"holdfast/internal/api"
 	"holdfast/internal/cluster"
 	"holdfast/internal/identity"
 )
@@ -91,6 +93,19 @@ func (n *Node) tellAny(ctx context.Context, cmd cluster.Command) bool {
 	return false
 }
 
+// checkRenewed returns why a new certificate is none to store: the node must be able to start with it, and be known by it for longer than by the one that it has.
+func checkRenewed(creds *identity.Credentials, r api.CertificateResult) error {
+	next, err := identity.NewCredentials([]byte(r.Certificate), creds.Key(), []byte(r.CA))
+	if err != nil {
+		return fmt.Errorf("the new certificate of this node cannot be used: %w", err)
+	}
+	if had, has := creds.Certificate().NotAfter, next.Certificate().NotAfter; has.Before(had) {
+		return fmt.Errorf("the new certificate of this node would end on %s, before the one that it has (%s): the clock of the data node that signed it is behind, set it",
+			has.Local().Format(time.DateTime), had.Local().Format(time.DateTime))
+	}
+	return nil
+}
+
 // renew gets this node a new certificate from a data node of the cluster.
 func (n *Node) renew(ctx context.Context) error {
 	request, err := identity.NewRequest(n.creds.Key(), n.id.Name)
@@ -99,6 +114,9 @@ func (n *Node) renew(ctx context.Context) error {
 	}
 	r, err := n.NodeCertificate(ctx, n.id.Node, string(request))
 	if err != nil {
+		return err
+	}
+	if err := checkRenewed(n.creds, r); err != nil {
 		return err
 	}
 	n.id.Certificate, n.id.CA = []byte(r.Certificate), []byte(r.CA)
