@@ -5,12 +5,15 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
+
+	"holdfast/internal/identity"
 )
 
 // chaosFault impairs one node. Two of different parts can be had at once.
 type chaosFault struct {
 	name string
-	part string // "process", "network", "disk" or "role"
+	part string // "process", "network", "disk", "clock" or "role"
 	// apply impairs the node and returns what undoes that.
 	apply func(ctx context.Context, c *Cluster, n *Node) (heal func() error, err error)
 }
@@ -26,6 +29,9 @@ var chaosFaults = []chaosFault{
 	{"loss of what it is sent", "network", network((*Network).DropTo, (*Network).Pass)},
 	{"disk below the reserve", "disk", fill(chaosReserve / 2)},
 	{"disk full", "disk", fill(0)},
+	{"wall clock an hour ahead", "clock", stepClock(time.Hour)},
+	{"wall clock in 1970", "clock", stepClock(-time.Since(time.Unix(0, 0)))},
+	{"wall clock after the end of certificates", "clock", stepClock(10 * identity.NodeValidity)},
 	{string(LossTransfer), "role", transfer},
 }
 
@@ -71,6 +77,13 @@ func fill(leave int64) func(context.Context, *Cluster, *Node) (func() error, err
 			return restart(n)
 		}
 		return heal, n.Disk.Fill(leave)
+	}
+}
+
+// stepClock makes the wall clock of a node's machine wrong.
+func stepClock(ahead time.Duration) func(context.Context, *Cluster, *Node) (func() error, error) {
+	return func(ctx context.Context, _ *Cluster, n *Node) (func() error, error) {
+		return func() error { return n.SetClock(ctx, 0) }, n.SetClock(ctx, ahead)
 	}
 }
 

@@ -25,6 +25,9 @@ const (
 	chaosFullGrace = 15 * time.Second
 )
 
+// guestClocks are what a client's clock can be ahead by; it stays so until it is set again.
+var guestClocks = []time.Duration{0, time.Hour, -time.Hour, 20 * 365 * 24 * time.Hour, -20 * 365 * 24 * time.Hour}
+
 // chaosLength is LAB_CHAOS, a duration such as 5m, or the usual.
 func chaosLength(t *testing.T) time.Duration {
 	t.Helper()
@@ -55,12 +58,14 @@ func chaosSeed(t *testing.T) uint64 {
 
 // chaos is a run of random faults. The seed decides on the faults, not on what they meet.
 type chaos struct {
-	t     *testing.T
-	rnd   *rand.Rand
-	c     *Cluster
-	loads []*Load
-	start time.Time
-	done  map[string]int
+	t   *testing.T
+	rnd *rand.Rand
+	c   *Cluster
+	// guests are the clients, with their loads.
+	guests []*Guest
+	loads  []*Load
+	start  time.Time
+	done   map[string]int
 	// full are the times during which clients may be refused for lack of space.
 	full [][2]time.Time
 }
@@ -72,7 +77,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("LAB_SEED=%d LAB_CHAOS=%v", seed, length)
 	c := formCluster(t, l, ClusterOptions{Roles: DataNodes(3), DiskBytes: chaosDisk})
 	guests := bootGuests(t, l, 2)
-	x := &chaos{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), c: c, done: make(map[string]int)}
+	x := &chaos{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), c: c, guests: guests, done: make(map[string]int)}
 	x.loads = startChaosLoads(t, c, guests, seed)
 	x.start = time.Now()
 	for time.Since(x.start) < length && !t.Failed() {
@@ -80,7 +85,7 @@ func TestChaos(t *testing.T) {
 	}
 	x.logf("the end: %v", x.done)
 	x.checkRefusals()
-	x.finish(guests)
+	x.finish()
 }
 
 // startChaosLoads puts a load on each guest, and a second one by NFSv3 on the last.
@@ -133,7 +138,15 @@ func (x *chaos) round() {
 		faults = append(faults, second)
 	}
 	hold, untilBack, all := time.Duration(x.rnd.IntN(3000))*time.Millisecond, x.rnd.IntN(2) == 0, x.rnd.IntN(10) == 0
+	guest, wrong, ahead := x.guests[x.rnd.IntN(len(x.guests))], x.rnd.IntN(4) == 0, guestClocks[x.rnd.IntN(len(guestClocks))]
 	start := time.Now()
+	if wrong {
+		x.done["client's clock"]++
+		x.logf("the clock of %s is ahead by %v", guest.Name, ahead)
+		if err := guest.SetClock(ctx, ahead); err != nil {
+			x.t.Fatal(err)
+		}
+	}
 	var filled *Node
 	if all {
 		x.done["all killed"]++
@@ -277,7 +290,7 @@ func (x *chaos) checkRefusals() {
 }
 
 // finish ends the loads, verifies what they did, and compares the replicas.
-func (x *chaos) finish(guests []*Guest) {
+func (x *chaos) finish() {
 	x.t.Helper()
 	ctx, cancel := context.WithTimeout(x.t.Context(), chaosBack)
 	defer cancel()
@@ -291,6 +304,6 @@ func (x *chaos) finish(guests []*Guest) {
 			x.t.Fatalf("load %d does not go on: %v", i, err)
 		}
 	}
-	stopLoads(x.t, x.c, guests, x.loads, "4.2")
+	stopLoads(x.t, x.c, x.guests, x.loads, "4.2")
 	checkEqual(x.t, x.c)
 }

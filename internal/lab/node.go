@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"holdfast/internal/api"
 	"holdfast/internal/cluster"
@@ -30,6 +31,7 @@ type Node struct {
 	cluster *Cluster
 	netns   string
 	config  string // file
+	ahead   time.Duration
 	api     *api.Client
 }
 
@@ -138,7 +140,12 @@ func (c *Cluster) begin(ctx context.Context, n *Node) error {
 func (n *Node) Start() (err error) {
 	n.Process, err = startProcess(n.cluster.lab.spawn, n.netns, "node "+n.Name,
 		filepath.Join(n.cluster.lab.Dir, "node-"+n.Name+".log"), n.cluster.options.Binary, "serve", "--config", n.config)
-	return err
+	if err != nil || n.ahead == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), clockTimeout)
+	defer cancel()
+	return n.applyClock(ctx)
 }
 
 // Holdfast runs a command on the node's machine and returns what it printed.

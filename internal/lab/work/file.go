@@ -16,8 +16,8 @@ func init() { registry["file"] = with(fileStep) }
 // FileStep is one thing that is done with a file.
 type FileStep struct {
 	Path string
-	// Do is "write" (so many bytes, over what was there, and fsync), "digest" (of so many bytes, read past the cache), "size", "remove" or
-	// "space" (of the file system).
+	// Do is "write" (so many bytes, over what was there, and fsync), "digest" (of so many bytes, read past the cache), "size", "modified" (when), "remove"
+	// or "space" (of the file system).
 	Do string
 	// Size is for write and digest; a digest of 0 is one of all of it.
 	Size int64
@@ -30,6 +30,8 @@ type FileOutcome struct {
 	// Size is how many bytes were written or read, or the size.
 	Size   int64
 	Digest string
+	// Modified is a time of modification, in seconds since 1970.
+	Modified int64
 	// Total and Free are of the file system, in bytes, for an ordinary user.
 	Total, Free int64
 }
@@ -47,6 +49,11 @@ func fileStep(_ context.Context, s FileStep, _ func(any)) (o FileOutcome, err er
 		var st unix.Stat_t
 		if st, err = stat(s.Path); err == nil {
 			o.Size = st.Size
+		}
+	case "modified":
+		var st unix.Stat_t
+		if st, err = stat(s.Path); err == nil {
+			o.Modified = st.Mtim.Sec
 		}
 	case "remove":
 		err = os.Remove(s.Path)

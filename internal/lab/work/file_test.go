@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // TestFileStep does on a local folder what tests do on a mounted one.
@@ -26,6 +27,9 @@ func TestFileStep(t *testing.T) {
 		if got, err := fileStep(t.Context(), c.step, nil); err != nil || got != c.want {
 			t.Errorf("%+v: got %+v, %v", c.step, got, err)
 		}
+	}
+	if got, err := fileStep(t.Context(), FileStep{Path: dir, Do: "modified"}, nil); err != nil || time.Since(time.Unix(got.Modified, 0)).Abs() > time.Minute {
+		t.Errorf("modified: %+v, %v", got, err)
 	}
 	if got, err := fileStep(t.Context(), FileStep{Path: dir, Do: "space"}, nil); err != nil || got.Total <= 0 || got.Free > got.Total {
 		t.Errorf("space: %+v, %v", got, err)
