@@ -48,6 +48,29 @@ func (n *Node) applyClock(ctx context.Context) error {
 	}
 }
 
+// startClock gives a process that just begins the machine's clock, until the node itself says the time: the program executes itself anew in the beginning, and has forgotten then. A process
+// that ends is no error here.
+func (n *Node) startClock(ctx context.Context) error {
+	for {
+		if err := n.applyClock(ctx); err != nil {
+			return err
+		}
+		asked, cancel := context.WithTimeout(ctx, statusTimeout)
+		s, err := n.api.Status(asked, true)
+		cancel()
+		if off := time.Until(s.Time) - n.ahead; err == nil && off.Abs() < time.Minute {
+			return nil
+		}
+		select {
+		case <-n.Process.Done():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("node %s does not go by the clock of its machine: it says %v, %w", n.Name, s.Time, errors.Join(ctx.Err(), err))
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
 // SetClock makes the guest's wall clock run so much ahead of the true time, or behind it.
 func (g *Guest) SetClock(ctx context.Context, ahead time.Duration) error {
 	return g.Run(ctx, "clock", work.ClockArgs{Unix: time.Now().Add(ahead).Unix()}, nil)

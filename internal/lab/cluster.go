@@ -27,7 +27,7 @@ const (
 	statusTimeout = 500 * time.Millisecond
 	// pollEvery is how often nodes are asked while the harness waits for a state that nobody announces.
 	pollEvery = 10 * time.Millisecond
-	// clockTimeout bounds the wait for a process that just begins to take a clock.
+	// clockTimeout bounds the wait for a process that just begins to go by the clock of its machine.
 	clockTimeout = 10 * time.Second
 	// formTimeout bounds the forming of a cluster.
 	formTimeout = time.Minute

@@ -145,7 +145,7 @@ func (n *Node) Start() (err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), clockTimeout)
 	defer cancel()
-	return n.applyClock(ctx)
+	return n.startClock(ctx)
 }
 
 // Holdfast runs a command on the node's machine and returns what it printed.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -57,8 +58,8 @@ func setProcessClock(pid int, ahead time.Duration) error {
 	}
 	defer mem.Close()
 	word := make([]byte, 8)
-	if _, err := mem.ReadAt(word, pointer); errors.Is(err, io.EOF) {
-		return errNoClockYet
+	if _, err := mem.ReadAt(word, pointer); errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) {
+		return errNoClockYet // its memory is gone, or not there yet
 	} else if err != nil {
 		return fmt.Errorf("read %s: %w", clockPointer, err)
 	}
