@@ -12,8 +12,7 @@ import (
 // TestBackup backs a volume up while clients write, and compares what a volume made of that has.
 func TestBackup(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	guests := bootGuests(t, l, 2)
+	c, guests := startCluster(t, l, 2)
 	g := guests[1]
 	mount(t, g, c.Export(), "4.2", "/main")
 	tree := work.TreeArgs{Dir: "/main", Files: 200}

@@ -75,8 +75,7 @@ func TestChaos(t *testing.T) {
 	length, seed := chaosLength(t), chaosSeed(t)
 	l := newLab(t)
 	t.Logf("LAB_SEED=%d LAB_CHAOS=%v", seed, length)
-	c := formCluster(t, l, ClusterOptions{Roles: DataNodes(3), DiskBytes: chaosDisk})
-	guests := bootGuests(t, l, 2)
+	c, guests := startClusterOf(t, l, ClusterOptions{Roles: DataNodes(3), DiskBytes: chaosDisk}, 2)
 	x := &chaos{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), c: c, guests: guests, done: make(map[string]int)}
 	x.loads = startChaosLoads(t, c, guests, seed)
 	x.start = time.Now()

@@ -14,8 +14,8 @@ import (
 // TestWallClock gives machines wrong clocks, while a client writes. Nothing is decided by them, but certificates end: a clock that is that far ahead cuts its node off, until it is right.
 func TestWallClock(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	guest := bootGuests(t, l, 1)[0]
+	c, guests := startCluster(t, l, 1)
+	guest := guests[0]
 	loads := []*Load{startProbe(t, guest, c.Export())}
 	const day = 24 * time.Hour
 	for _, test := range []struct {

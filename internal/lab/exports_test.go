@@ -11,8 +11,8 @@ import (
 // TestExportsAtRunTime changes exports, sizes and volumes under a client that has them mounted.
 func TestExportsAtRunTime(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	g := bootGuests(t, l, 1)[0]
+	c, guests := startCluster(t, l, 1)
+	g := guests[0]
 	on := c.Nodes[1] // any will do
 	write := func(path string, size int64, errno string) work.FileOutcome {
 		t.Helper()
@@ -114,12 +114,13 @@ func TestExportsAtRunTime(t *testing.T) {
 // TestIPv6 mounts a volume whose address is one of IPv6, moves it and loses its leader.
 func TestIPv6(t *testing.T) {
 	l := newLab(t)
+	booted := startGuests(t, l, 1)
 	c, err := l.FormNodes(t.Context(), ClusterOptions{Binary: holdfastBinary(t), Roles: DataNodes(3)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	showLogs(t, c)
-	g := bootGuests(t, l, 1)[0]
+	g := booted()[0]
 	e := Export{Addr: "fd94::100", Path: "/data", Port: clusterNFSPort, MountPort: clusterNFSPort}
 	addVolume(t, c.Nodes[0], clusterVolume, e)
 	for _, version := range []string{"4.2", "3"} {

@@ -28,10 +28,17 @@ func rounds(t *testing.T, usual int) int {
 	return n
 }
 
-// startCluster starts three nodes whose logs are shown when the test fails.
-func startCluster(t *testing.T, l *Lab) *Cluster {
+// startCluster starts three nodes whose logs are shown when the test fails, and boots guests meanwhile.
+func startCluster(t *testing.T, l *Lab, guests int) (*Cluster, []*Guest) {
 	t.Helper()
-	return formCluster(t, l, ClusterOptions{Roles: DataNodes(3)})
+	return startClusterOf(t, l, ClusterOptions{Roles: DataNodes(3)}, guests)
+}
+
+// startClusterOf forms a cluster whose nodes' logs are shown when the test fails, and boots guests meanwhile.
+func startClusterOf(t *testing.T, l *Lab, o ClusterOptions, guests int) (*Cluster, []*Guest) {
+	t.Helper()
+	booted := startGuests(t, l, guests)
+	return formCluster(t, l, o), booted()
 }
 
 // formCluster forms a cluster whose nodes' logs are shown when the test fails.
@@ -184,8 +191,7 @@ func stopLoads(t *testing.T, s Server, guests []*Guest, loads []*Load, version s
 // TestFailover loses ten leaders in a row under the load of two clients, and then compares the replicas.
 func TestFailover(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	guests := bootGuests(t, l, 2)
+	c, guests := startCluster(t, l, 2)
 	loads := startLoads(t, c, guests, "4.2")
 	hows := []Loss{LossKill, LossStop, LossLink}
 	for i := range rounds(t, 10) {
@@ -210,8 +216,8 @@ var outageLimits = []struct {
 // TestOutage measures what a client feels of the loss of a leader.
 func TestOutage(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	g := bootGuests(t, l, 1)[0]
+	c, guests := startCluster(t, l, 1)
+	g := guests[0]
 	if err := g.Mount(t.Context(), c.Export(), "4.2", "/mnt"); err != nil {
 		t.Fatal(err)
 	}

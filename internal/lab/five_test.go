@@ -8,8 +8,7 @@ import (
 // TestFiveNodes loses two of five nodes, the leader first and the leader last, under the load of a client.
 func TestFiveNodes(t *testing.T) {
 	l := newLab(t)
-	c := formCluster(t, l, ClusterOptions{Roles: DataNodes(5), Copies: 5})
-	guests := bootGuests(t, l, 1)
+	c, guests := startClusterOf(t, l, ClusterOptions{Roles: DataNodes(5), Copies: 5}, 1)
 	loads := startLoads(t, c, guests, "4.2")
 	for _, how := range []Loss{LossKill, LossLink} {
 		for _, leaderFirst := range []bool{true, false} {

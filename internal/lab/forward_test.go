@@ -22,8 +22,7 @@ const balancerAddr = "10.94.0.40"
 // TestForward mounts by the address of a node that does not lead, and through a balancer, for networks where no address can move.
 func TestForward(t *testing.T) {
 	l := newLab(t)
-	c := formCluster(t, l, ClusterOptions{Roles: DataNodes(3), Volume: []string{"--node-port", fmt.Sprint(forwardPort)}})
-	guests := bootGuests(t, l, 1)
+	c, guests := startClusterOf(t, l, ClusterOptions{Roles: DataNodes(3), Volume: []string{"--node-port", fmt.Sprint(forwardPort)}}, 1)
 	g := guests[0]
 	at := func(addr string) Export {
 		return Export{Addr: addr, Path: "/data", Port: forwardPort, MountPort: forwardPort}

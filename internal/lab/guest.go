@@ -37,6 +37,15 @@ type Guest struct {
 
 // Boot starts guests with 256 MiB each, side by side, and waits until they are ready.
 func (l *Lab) Boot(ctx context.Context, count int) ([]*Guest, error) {
+	guests, err := l.StartGuests(ctx, count)
+	if err != nil {
+		return nil, err
+	}
+	return guests, AwaitGuests(ctx, guests)
+}
+
+// StartGuests starts guests and does not wait: they boot while other things are prepared. AwaitGuests follows.
+func (l *Lab) StartGuests(ctx context.Context, count int) ([]*Guest, error) {
 	l.image.once.Do(func() { l.image.path, l.image.err = writeImage(ctx, l.Dir) })
 	if l.image.err != nil {
 		return nil, l.image.err
@@ -49,18 +58,23 @@ func (l *Lab) Boot(ctx context.Context, count int) ([]*Guest, error) {
 		}
 		guests = append(guests, g)
 	}
+	return guests, nil
+}
+
+// AwaitGuests waits until guests are ready.
+func AwaitGuests(ctx context.Context, guests []*Guest) error {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	for _, g := range guests {
 		select {
 		case <-g.ready:
 		case <-g.done:
-			return nil, fmt.Errorf("guest %s ended while booting; its console:\n%s", g.Name, g.Console(40))
+			return fmt.Errorf("guest %s ended while booting; its console:\n%s", g.Name, g.Console(40))
 		case <-ctx.Done():
-			return nil, fmt.Errorf("guest %s did not become ready: %w; its console:\n%s", g.Name, ctx.Err(), g.Console(40))
+			return fmt.Errorf("guest %s did not become ready: %w; its console:\n%s", g.Name, ctx.Err(), g.Console(40))
 		}
 	}
-	return guests, nil
+	return nil
 }
 
 func (l *Lab) startGuest() (*Guest, error) {

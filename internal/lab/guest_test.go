@@ -69,7 +69,13 @@ func newLab(t *testing.T) *Lab {
 // bootGuests boots guests whose consoles are shown when the test fails.
 func bootGuests(t *testing.T, l *Lab, count int) []*Guest {
 	t.Helper()
-	guests, err := l.Boot(t.Context(), count)
+	return startGuests(t, l, count)()
+}
+
+// startGuests starts guests, whose consoles are shown when the test fails, and returns a function that waits until they are ready.
+func startGuests(t *testing.T, l *Lab, count int) (await func() []*Guest) {
+	t.Helper()
+	guests, err := l.StartGuests(t.Context(), count)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +86,13 @@ func bootGuests(t *testing.T, l *Lab, count int) []*Guest {
 			}
 		}
 	})
-	return guests
+	return func() []*Guest {
+		t.Helper()
+		if err := AwaitGuests(t.Context(), guests); err != nil {
+			t.Fatal(err)
+		}
+		return guests
+	}
 }
 
 func TestBoot(t *testing.T) {

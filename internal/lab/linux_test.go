@@ -95,12 +95,11 @@ func TestWorkloads(t *testing.T) {
 // TestLinuxClient exercises three nodes with real clients of every version.
 func TestLinuxClient(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	guests := bootGuests(t, l, 2)
+	c, guests := startCluster(t, l, 2)
 	for _, version := range versions {
 		t.Run("v"+version, func(t *testing.T) {
 			// All of the machinery below is the same for each version, so that one is enough for what takes long.
-			e := exercise{entries: 1000, files: 500}
+			e := exercise{entries: 1000, files: 250}
 			if version == versions[0] {
 				e = exercise{entries: 3000, files: 1000}
 			}

@@ -14,8 +14,7 @@ const moveLimit = 200 * time.Millisecond
 // TestMoves hands the volume round and round while a client writes and holds locks that another one wants.
 func TestMoves(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	guests := bootGuests(t, l, 2)
+	c, guests := startCluster(t, l, 2)
 	load := startProbe(t, guests[0], c.Export())
 	mount(t, guests[1], c.Export(), "4.2", "/mnt")
 	// Ranges of one file, and the whole of another by flock.

@@ -9,8 +9,8 @@ import (
 // TestPortmap mounts by NFSv3 without saying any port, as many do: the client asks port 111 of the volume's address.
 func TestPortmap(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	g := bootGuests(t, l, 1)[0]
+	c, guests := startCluster(t, l, 1)
+	g := guests[0]
 	e := Export{Addr: clusterAddr, Path: "/data"}
 	mount(t, g, e, "3", "/mnt")
 	fileStep(t, g, work.FileStep{Path: "/mnt/f", Do: "write", Size: 1 << 20}, "")

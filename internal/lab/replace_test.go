@@ -10,8 +10,7 @@ import (
 // TestReplace changes who the nodes of a cluster are, under the load of a client: from two and a witness to three copies and back, with disks lost in between.
 func TestReplace(t *testing.T) {
 	l := newLab(t)
-	c := formCluster(t, l, ClusterOptions{Roles: TwoPlusWitness()})
-	guests := bootGuests(t, l, 1)
+	c, guests := startClusterOf(t, l, ClusterOptions{Roles: TwoPlusWitness()}, 1)
 	loads := startLoads(t, c, guests, "4.2")
 	// step does something to the cluster, waits until all is well, and compares the copies.
 	step := func(what string, do func() error) {

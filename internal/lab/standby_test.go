@@ -23,8 +23,8 @@ func stays(t *testing.T, c *Cluster, load *Load, leader *Node, why string) {
 // TestStandby takes nodes out of service and back, as for the maintenance of machines, while a client writes.
 func TestStandby(t *testing.T) {
 	l := newLab(t)
-	c := startCluster(t, l)
-	load := startProbe(t, bootGuests(t, l, 1)[0], c.Export())
+	c, guests := startCluster(t, l, 1)
+	load := startProbe(t, guests[0], c.Export())
 	loads := []*Load{load}
 
 	t.Run("standby", func(t *testing.T) {

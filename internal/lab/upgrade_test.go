@@ -17,6 +17,7 @@ import (
 // shallow checkout, it is this release under another name: then formats are not crossed, but everything else happens.
 func TestRollingUpgrade(t *testing.T) {
 	l := newLab(t)
+	booted := startGuests(t, l, 1)
 	old, err := releaseBinary(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +27,7 @@ func TestRollingUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	showLogs(t, c)
-	load := startProbe(t, bootGuests(t, l, 1)[0], c.Export())
+	load := startProbe(t, booted()[0], c.Export())
 	runFreely(t, c, []*Load{load})
 	from := c.Nodes[2] // the witness is as good as any to ask
 	before := releases(t, from)

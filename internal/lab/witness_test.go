@@ -15,8 +15,7 @@ const lossLimit = time.Second
 // TestTwoPlusWitness loses each node of two and a witness after each other, with the time to catch up in between and no more, under the load of a client.
 func TestTwoPlusWitness(t *testing.T) {
 	l := newLab(t)
-	c := formCluster(t, l, ClusterOptions{Roles: TwoPlusWitness()})
-	guests := bootGuests(t, l, 1)
+	c, guests := startClusterOf(t, l, ClusterOptions{Roles: TwoPlusWitness()}, 1)
 	loads := startLoads(t, c, guests, "4.2")
 	for _, how := range []Loss{LossKill, LossLink} {
 		for _, name := range []string{"a", "b", "c", "a", "c", "b", "a"} { // each after each other
