@@ -94,7 +94,7 @@ func judgeOffset(p *Peer) finding {
 		direction = "behind"
 	}
 	f := finding{Warning, fmt.Sprintf("The clock of %s is %v %s this one.", p.Name, off.Round(time.Millisecond), direction),
-		"Keep the clocks of all nodes by the same time servers: times of files jump when another node takes over, and certificates end too early or too late."}
+		"Keep the clocks of all nodes by the same time servers: times of files come from the node that leads, and certificates end too early or too late."}
 	if sure >= ClockProblem {
 		f.status = Problem
 	}

@@ -108,7 +108,7 @@ func clockWarning(s *api.Status) (text string, urgent bool) {
 			text += ", that of node " + c.node + " " + c.against(right)
 		}
 	}
-	return text + ". Keep the clocks of all nodes by the same time servers (`chronyc sources`, `timedatectl`): the times of files jump when another node takes over, and certificates depend on them", urgent
+	return text + ". Keep the clocks of all nodes by the same time servers (`chronyc sources`, `timedatectl`): the times of files come from the node that leads, and certificates depend on clocks", urgent
 }
 
 // spanText writes a length of time for people, not finer than it matters between clocks.

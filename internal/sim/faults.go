@@ -324,7 +324,7 @@ func (f *fault) disturbClient() {
 
 // wallStep is by how much a wall clock is wrong: by what clocks differ that are kept, or by as much as they are when nobody keeps them.
 func (f *fault) wallStep() int64 {
-	most := []int64{2 * sec, 3600 * sec, 30 * 365 * 24 * 3600 * sec}[f.rng.IntN(3)]
+	most := []int64{2 * sec, 100 * sec, 3600 * sec, 30 * 365 * 24 * 3600 * sec}[f.rng.IntN(4)]
 	return f.rng.between(-most, most)
 }
 

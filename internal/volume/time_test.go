@@ -10,6 +10,7 @@ import (
 func TestTimes(t *testing.T) {
 	const (
 		sec  = int64(1e9)
+		min  = 60 * sec
 		year = 365 * 24 * 3600 * sec
 		at   = 56 * year
 	)
@@ -20,12 +21,12 @@ func TestTimes(t *testing.T) {
 	}{
 		{"a clock that goes on", 3, []int64{at, at + 5, at + sec}, []int64{at, at + 5, at + sec}},
 		{"one that stands still", 3, []int64{at, at, at}, []int64{at, at + 1, at + 2}},
-		{"another leader's, which is behind", 3, []int64{at, at - sec/2, at - sec/2 + 1, at - sec + 9, at + 9}, []int64{at, at + 1, at + 2, at + 3, at + 9}},
-		{"one that is set back", 3, []int64{at, at - 2*sec, at - sec}, []int64{at, at - 2*sec, at - sec}},
+		{"another leader's, which is behind", 3, []int64{at, at - min/2, at - min/2 + 1, at - min + 9, at + 9}, []int64{at, at + 1, at + 2, at + 3, at + 9}},
+		{"one that is set back", 3, []int64{at, at - 2*min, at - min}, []int64{at, at - 2*min, at - min}},
 		{"one that was ahead by years", 3, []int64{at, at + 20*year, at + 20*year + 1, at + 2*sec}, []int64{at, at + 20*year, at + 20*year + 1, at + 2*sec}},
 		{"one that begins in 1970", 3, []int64{at, sec, 2 * sec, at + sec}, []int64{at, sec, 2 * sec, at + sec}},
 		{"none", 3, []int64{at, 0, 0}, []int64{at, at, at}},
-		{"before times went back", 2, []int64{at, at - 2*sec, at - year, at, at + 1}, []int64{at, at, at, at, at + 1}},
+		{"before times went back", 2, []int64{at, at - 2*min, at - year, at, at + 1}, []int64{at, at, at, at, at + 1}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHarness(t, store.NewMem())
