@@ -78,6 +78,9 @@ func ParseToken(s string) (Token, error) {
 	b = b[tokenIDBytes:]
 	copy(t.Secret[:], b)
 	copy(t.Pin[:], b[len(t.Secret):])
+	if t.String() != s { // the last character has bits that stand for nothing
+		return Token{}, fmt.Errorf("%w: a character of it was changed; copy it again", ErrBadToken)
+	}
 	return t, nil
 }
 
