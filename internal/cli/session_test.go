@@ -338,7 +338,7 @@ func TestOperate(t *testing.T) {
 	f.tweakWith(nil)
 	s.run(ExitOK, "unstandby", "a")
 	f.tweakWith(func(s *api.Status) { s.Volumes[0].Serving = false })
-	s.run(ExitFailed, "drain", "b", "--timeout", "10ms")
+	s.run(ExitFailed, "drain", "b", "--timeout", "1s")
 	f.tweakWith(nil)
 	s.run(ExitOK, "explain")
 	s.run(ExitFailed, "explain", "none")
