@@ -138,7 +138,7 @@ func boot(t *testing.T, c *chroot) string {
 	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-d", c.root, image, "1536M").CombinedOutput(); err != nil {
 		t.Fatalf("make the guest's disk: %v\n%s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "linux.uml", "ubd0="+image, "root=/dev/ubda", "rw", "mem=512M", "con=null", "con0=null,fd:1", "quiet", "systemd.show_status=0")
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
