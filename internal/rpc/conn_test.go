@@ -90,16 +90,16 @@ func TestCall(t *testing.T) {
 
 // TestCallBack calls in the direction of the client while the client's own call is open, as a delegation recall does.
 func TestCallBack(t *testing.T) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	handled := make(chan struct{})
 	server := HandlerFunc(func(c *Conn, rec Record) {
-		wg.Go(func() {
+		go func() {
+			defer close(handled)
 			got, err := c.Call(context.Background(), 9, 1, 1, &Auth{}, []byte("back"))
 			if err != nil || string(got) != "back" {
 				t.Errorf("call back: %q, %v", got, err)
 			}
 			echo(c, rec)
-		})
+		}()
 	})
 	s := startServer(t, ServerConfig{Conn: ConnConfig{Handler: server}})
 	c := dial(t, s.addr, ConnConfig{Handler: HandlerFunc(echo)})
@@ -107,6 +107,7 @@ func TestCallBack(t *testing.T) {
 	if err != nil || string(got) != "fore" {
 		t.Fatalf("call: %q, %v", got, err)
 	}
+	<-handled
 }
 
 func callRecord(xid uint32, args []byte) []byte {
