@@ -19,8 +19,8 @@ func runWorkload(t *testing.T, s *fakeServer) Report {
 	enough := func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.calls["WRITE probe"] > 110 && s.calls["LOCKT held"] > 3*heldLocks && s.calls["WRITE counter"] > 40 && s.calls["OPEN writer-0-4"] > 0 &&
-			s.calls["RENAME name-00000030"] > 0
+		return s.calls["WRITE probe"] > 110 && s.calls["LOCKT held"] > 3*heldLocks && s.calls["WRITE counter"] > 40 && s.calls["WRITE writer-0-4"] > 0 &&
+			s.calls["WRITE writer-1-4"] > 1 && s.calls["RENAME name-00000030"] > 0
 	}
 	until(t, w, enough)
 	r, err := w.Verify(t.Context())

@@ -111,8 +111,8 @@ func (t *transport) connect(ctx context.Context) (*rpc.Conn, error) {
 		err := t.dial(ctx, wait)
 		t.mu.Lock()
 		t.dialing = nil
-		if ctx.Err() == nil {
-			t.dialErr = err // otherwise it is only that we stopped trying
+		if end, ends := ctx.Deadline(); ctx.Err() == nil && (!ends || time.Now().Before(end)) {
+			t.dialErr = err // otherwise it is only that we stopped trying, which the connection may notice before ctx does
 		}
 		err = t.dialErr
 		t.mu.Unlock()
