@@ -48,6 +48,20 @@ type Status struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
+// CutOff reports whether certificates stand between the node that answers and others, and no other answers it.
+func (s *Status) CutOff() bool {
+	apart := false
+	for i := range s.Nodes {
+		switch s.Nodes[i].State {
+		case NodeAnswers:
+			return false
+		case NodeRefuses, NodeExpired:
+			apart = true
+		}
+	}
+	return apart
+}
+
 // ClusterGroup is the cluster's own group, which decides what is configured: as its leader sees it where the leader could be asked, otherwise as the answering node does.
 type ClusterGroup struct {
 	Role    string `json:"role"` // in the group, of the node that said this

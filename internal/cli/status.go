@@ -111,7 +111,7 @@ func judge(s api.Status) cell {
 	switch {
 	case s.Removed != "":
 		return cell{"REMOVED: node " + s.Node + " is no node of the cluster any more. What follows is what it knew last; for what is so ask another node.", bad}
-	case cutOff(s):
+	case s.CutOff():
 		return cell{"CUT OFF: node " + s.Node + " and the others do not accept each other's certificates. What follows is what it knows by itself; for what is so ask another node.", bad}
 	case len(names[api.SafetyDown]) > 0:
 		return cell{"DOWN: " + volumes(api.SafetyDown) + "served by nobody." + silentText(silent), bad}
@@ -129,18 +129,6 @@ func judge(s api.Status) cell {
 		return cell{"OK: there is no volume yet. Make one with `holdfast volume create`.", good}
 	}
 	return cell{"OK: all volumes are safe and served. Nothing needs you.", good}
-}
-
-// cutOff reports whether certificates keep the answering node from the others, of which none answers.
-func cutOff(s api.Status) bool {
-	apart := false
-	for _, n := range s.Nodes {
-		if n.State == api.NodeAnswers {
-			return false
-		}
-		apart = apart || n.State == api.NodeRefuses || n.State == api.NodeExpired
-	}
-	return apart
 }
 
 func silentText(nodes []string) string {

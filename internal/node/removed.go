@@ -20,5 +20,5 @@ func (n *Node) removed(s *api.Status, state *cluster.State) string {
 
 // looksRemoved reports whether others' refusal can hardly have another reason: that of a single node may be due to its clock, and that of several to this node's.
 func looksRemoved(s *api.Status, state *cluster.State) bool {
-	return cutOff(s) && len(namesIn(s, api.NodeRefuses)) > 1 && !ended(s, self(s)) && clockBehind(s, state).IsZero()
+	return s.CutOff() && len(namesIn(s, api.NodeRefuses)) > 1 && !ended(s, self(s)) && clockBehind(s, state).IsZero()
 }

@@ -20,11 +20,6 @@ func namesIn(s *api.Status, state api.NodeState) []string {
 	return names
 }
 
-// cutOff reports whether certificates stand between this node and others, and no other answers.
-func cutOff(s *api.Status) bool {
-	return len(namesIn(s, api.NodeAnswers)) == 0 && len(namesIn(s, api.NodeRefuses))+len(namesIn(s, api.NodeExpired)) > 0
-}
-
 // self is the node that answers, as a member; an empty one if it is none.
 func self(s *api.Status) *api.NodeStatus {
 	for i := range s.Nodes {
@@ -60,7 +55,7 @@ const (
 // trustWarnings are about nodes that do not accept each other's certificates. Clocks are the first suspects: one that is months ahead takes all certificates for ended, and one that
 // is behind does not see that its own has to be renewed.
 func trustWarnings(s *api.Status, state *cluster.State) []string {
-	here, cut := s.Time.Local().Format(time.DateTime), cutOff(s)
+	here, cut := s.Time.Local().Format(time.DateTime), s.CutOff()
 	if newest := clockBehind(s, state); cut && !newest.IsZero() {
 		return []string{fmt.Sprintf("this node's clock is wrong, and no other node accepts it: it says %s, and the newest event that this node knows of was at %s. If it is not right by itself in a moment, "+setClock,
 			here, newest.Local().Format(time.DateTime))}

@@ -17,7 +17,7 @@ const certificateMargin = 14 * 24 * time.Hour
 func warnings(s *api.Status, state *cluster.State, local bool) []string {
 	var bad, worse []string
 	trust := trustWarnings(s, state)
-	if cutOff(s) {
+	if s.CutOff() {
 		worse = trust // it explains the rest
 	} else {
 		bad = trust
@@ -48,7 +48,7 @@ func warnings(s *api.Status, state *cluster.State, local bool) []string {
 		case n.Standby:
 			bad = append(bad, fmt.Sprintf("node %s is in standby and will not serve: `holdfast unstandby %s` when the work is done", n.Name, n.Name))
 		}
-		if !n.Expires.IsZero() && n.Expires.Sub(now) < certificateMargin && n.State != api.NodeExpired && !cutOff(s) {
+		if !n.Expires.IsZero() && n.Expires.Sub(now) < certificateMargin && n.State != api.NodeExpired && !s.CutOff() {
 			bad = append(bad, fmt.Sprintf("the certificate of node %s ends on %s and was not renewed: the node must be up and reach a data node", n.Name, n.Expires.Local().Format(time.DateTime)))
 		}
 	}
