@@ -214,9 +214,7 @@ func onLeader[T any](ctx context.Context, n *Node, by, name string, here func(s 
 	defer cancel()
 	for {
 		v, err := tryOnLeader(limited, ctx, n, by, name, here, there)
-		var refused *api.Error
-		changing := errors.As(err, &refused) && refused.Status == statusNotLeader
-		if !changing {
+		if !hasStatus(err, statusNotLeader) {
 			return v, err
 		}
 		if pause(limited, leaderPoll); limited.Err() != nil || strings.HasPrefix(by, passedOn) {
@@ -257,11 +255,45 @@ func tryOnLeader[T any](limited, ctx context.Context, n *Node, by, name string, 
 // passedOn marks requests that another node has passed on, so that two nodes that disagree about the leader do not pass them to each other for ever.
 const passedOn = "passed on for "
 
-// Check implements api.Backend.
+// Check implements api.Backend. A check that loses its leader, be it moved or dead, begins anew on the next one.
 func (n *Node) Check(ctx context.Context, by, name string) (api.CheckResult, error) {
-	return onLeader(ctx, n, by, name,
-		func(s *service) (api.CheckResult, error) { return s.check(ctx, by) },
-		func(c *api.Client) (api.CheckResult, error) { return c.Check(ctx, name) })
+	began := time.Now()
+	var silent time.Time // since when the leader does not answer
+	for {
+		answered := true
+		res, err := onLeader(ctx, n, by, name,
+			func(s *service) (api.CheckResult, error) { return s.check(ctx) },
+			func(c *api.Client) (api.CheckResult, error) {
+				res, err := c.Check(ctx, name)
+				answered = err == nil || isAnswer(err)
+				return res, err
+			})
+		switch {
+		case err == nil || ctx.Err() != nil || strings.HasPrefix(by, passedOn):
+			return res, err
+		case answered && (!hasStatus(err, statusLeadLost) || time.Since(began) > checkLimit):
+			return res, err
+		case answered:
+			silent = time.Time{}
+		case silent.IsZero():
+			silent = time.Now()
+		case time.Since(silent) > changePatience:
+			return res, err
+		}
+		pause(ctx, leaderPoll)
+	}
+}
+
+// isAnswer reports whether an error is what another node answered, and not that it cannot be reached.
+func isAnswer(err error) bool {
+	var refused *api.Error
+	return errors.As(err, &refused)
+}
+
+// hasStatus reports whether an error is an answer with an HTTP status.
+func hasStatus(err error, status int) bool {
+	var refused *api.Error
+	return errors.As(err, &refused) && refused.Status == status
 }
 
 // Transfer implements api.Backend.

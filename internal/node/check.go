@@ -5,8 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -151,20 +151,20 @@ func (s *service) belowReserve(peers []replica.PeerStatus) []string {
 	return low
 }
 
-// errElsewhere is returned by checkOnce if another node leads now, because this one's copy turned out to be damaged.
-var errElsewhere = errors.New("this node's copy turned out to be damaged, and it leads no more")
+// statusLeadLost is the answer of a node that has begun to check and leads no more: the next leader can begin anew.
+const statusLeadLost = http.StatusGone
 
-// check compares the volume's copies, on the leader. by is who asked for it.
-func (s *service) check(ctx context.Context, by string) (api.CheckResult, error) {
+// check compares the volume's copies, on the leader.
+func (s *service) check(ctx context.Context) (api.CheckResult, error) {
 	defer s.checking.Store(nil)
 	var took time.Duration
 	began := time.Now()
 	for try := 1; ; try++ {
 		res, busy, err := s.checkTry(ctx, try, &took)
-		if errors.Is(err, errElsewhere) && !strings.HasPrefix(by, passedOnTwice) {
-			return s.checkElsewhere(ctx, by)
+		if errors.Is(err, gateway.ErrNotServing) && !s.isLeader() {
+			return res, api.Errorf(statusLeadLost, "%v", err)
 		}
-		if errors.Is(err, gateway.ErrNotServing) && time.Since(began) < checkLimit && s.isLeader() && ctx.Err() == nil {
+		if errors.Is(err, gateway.ErrNotServing) && time.Since(began) < checkLimit && ctx.Err() == nil {
 			// The lease lapsed for a moment, which machines that are too busy can do again and again.
 			pause(ctx, checkPause)
 			continue
@@ -198,25 +198,6 @@ func (s *service) checkTry(ctx context.Context, try int, took *time.Duration) (r
 	return s.checkOnce(ctx)
 }
 
-// passedOnTwice marks a check that a leader has passed on to its successor. There need not be more than two: who knows that its copy is damaged does not succeed.
-const passedOnTwice = passedOn + passedOn
-
-// checkElsewhere lets the new leader check.
-func (s *service) checkElsewhere(ctx context.Context, by string) (res api.CheckResult, err error) {
-	leader := s.replica.Status().Leader
-	for ; leader == 0 && ctx.Err() == nil; leader = s.replica.Status().Leader {
-		pause(ctx, checkPoll)
-	}
-	if leader == s.node.id.Node {
-		return res, fmt.Errorf("volume %s: this node leads again: check again", s.name)
-	}
-	c, err := s.node.peers.client(leader, passedOnTwice+strings.TrimPrefix(by, passedOn))
-	if err != nil {
-		return res, err
-	}
-	return c.Check(ctx, s.name)
-}
-
 // isLeader reports whether this node leads, with the lease or without.
 func (s *service) isLeader() bool { return s.replica.Status().Role == replica.RoleLeader }
 
@@ -233,7 +214,7 @@ func (s *service) checkOnce(ctx context.Context) (res api.CheckResult, busy bool
 			return res, false, fmt.Errorf("volume %s: digest this node's copy: %w", s.name, err)
 		}
 		if ok && own.Unreadable && s.escape(errDigestDamaged) {
-			return res, false, fmt.Errorf("volume %s: %w: check again", s.name, errElsewhere)
+			return res, false, api.Errorf(statusLeadLost, "volume %s: this node's copy turned out to be damaged, and it leads no more: check again", s.name)
 		}
 		if ok {
 			res, busy, done := s.compare(own, s.replica.Status().Peers, &skipped)

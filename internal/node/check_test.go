@@ -13,6 +13,7 @@ import (
 	"holdfast/internal/api"
 	"holdfast/internal/cluster"
 	"holdfast/internal/identity"
+	"holdfast/internal/nfsclient"
 	"holdfast/internal/replica"
 	"holdfast/internal/store"
 	"holdfast/internal/vfs"
@@ -169,6 +170,62 @@ func TestCheckDuringRebuild(t *testing.T) {
 	}
 	t.Logf("equal %t, missing %v", res.Equal, res.Missing)
 	c.equal()
+}
+
+// TestCheckGoesOn takes the leader away from checks that have begun, by a transfer and by its death: whoever was asked has the next leader begin anew.
+func TestCheckGoesOn(t *testing.T) {
+	c := newCluster(t, clusterOptions{processes: true}).startAll()
+	cl := c.mount("4.1", "/data")
+	// Reading it takes longer than it takes to see that it is read.
+	large, err := cl.Open(c.context(), cl.Root(), "large", nfsclient.OpenOptions{Create: nfsclient.Unchecked})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 24 {
+		if err := large.Write(c.context(), make([]byte, 1<<20), uint64(i)<<20, nfsclient.FileSync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name      string
+		ask       func(leader *testNode) *testNode
+		take      func(leader *testNode)
+		restarted bool
+	}{
+		{"moved, asked at the leader", func(leader *testNode) *testNode { return leader }, func(leader *testNode) { c.transfer(c.other(leader)) }, false},
+		{"moved, asked elsewhere", c.other, func(leader *testNode) { c.transfer(c.other(leader)) }, false},
+		{"killed, asked elsewhere", c.other, c.kill, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c.inSync(3)
+			leader := c.leader()
+			type outcome struct {
+				res api.CheckResult
+				err error
+			}
+			var done chan outcome
+			await(t, testTimeout, func() bool {
+				if done == nil || len(done) > 0 { // or it was over before it was seen
+					asked := make(chan outcome, 1)
+					done = asked
+					go func() {
+						res, err := tt.ask(leader).api().Check(c.context(), "v")
+						asked <- outcome{res, err}
+					}()
+				}
+				_, v, err := c.look(leader)
+				return err == nil && v.Check != ""
+			}, func() string { return "the check does not begin" })
+			tt.take(leader)
+			o := <-done
+			if o.err != nil || len(o.res.Replicas) != 3 || o.res.Equal == tt.restarted || (len(o.res.Missing) > 0) != tt.restarted {
+				t.Errorf("%+v, %v", o.res, o.err)
+			}
+			if !leader.running() {
+				c.start(leader)
+			}
+		})
+	}
 }
 
 // clusterOf returns a cluster's group that knows some nodes and does nothing.
