@@ -163,6 +163,8 @@ type VolumeStatus struct {
 	Placement string `json:"placement,omitempty"`
 	// Problems say on which nodes the volume's copy is damaged or could not be opened, and why.
 	Problems []string `json:"problems,omitempty"`
+	// Gone names the nodes at which the files of the volume's copy were gone when they started, and that have not got them again.
+	Gone []string `json:"gone,omitempty"`
 	// NoRoom says which nodes have too little room for the copy that they should get, and what is missing.
 	NoRoom []string `json:"no_room,omitempty"`
 	// Check says how far a comparison of the copies is, while there is one.

@@ -89,14 +89,14 @@ func (a *asked) merge(s *api.Status) {
 	mergeVotes(s, a.answers)
 	for i := range s.Volumes {
 		v := &s.Volumes[i]
-		problems := v.Problems
+		problems, gone := v.Problems, v.Gone
 		for _, o := range a.answers {
 			at := slices.IndexFunc(o.Volumes, func(o api.VolumeStatus) bool { return o.ID == v.ID })
 			if at < 0 {
 				continue
 			}
 			o := o.Volumes[at]
-			problems = append(problems, o.Problems...)
+			problems, gone = append(problems, o.Problems...), append(gone, o.Gone...)
 			better := o.Role == replica.RoleLeader.String() && (v.Role != replica.RoleLeader.String() || o.Term > v.Term)
 			known := v.Role == "none" && o.Leader != "" && v.Leader == ""
 			if better {
@@ -106,7 +106,8 @@ func (a *asked) merge(s *api.Status) {
 			}
 		}
 		slices.Sort(problems)
-		v.Problems = problems
+		slices.Sort(gone)
+		v.Problems, v.Gone = problems, gone
 	}
 }
 

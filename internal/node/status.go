@@ -98,6 +98,9 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume, q inquiry, 
 	st := q.known(g.raft())
 	vs.Role, vs.Leader, vs.Term = st.Role.String(), state.NodeName(st.Leader), st.Term
 	vs.Commit, vs.Applied, vs.First, vs.Last, vs.MissedTicks = st.Commit, st.Applied, st.First, st.Last, st.MissedTicks
+	if st.Role == replica.RoleBlank || st.Recovering {
+		vs.Gone = []string{n.id.Name}
+	}
 	if s, ok := g.(*service); ok {
 		s.describe(&vs, state, v, &st)
 	} else {

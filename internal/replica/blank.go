@@ -3,17 +3,20 @@ package replica
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// blank is the state of a replica that has none: a new one, or one that lost its disk. It asks all other members for their term and last
+// blank is the state of a replica that has none any more: it lost its disk. It asks all other members for their term and last
 // index before it takes part (DESIGN.md, "A blank replica").
 type blank struct {
 	nonce   uint64
 	members uint64 // hash of the configured members
 	heard   map[uint64]probeReply
-	entered bool // the Meta is being written
+	lost    bool  // nobody has anything
+	again   int64 // when they are asked again
+	entered bool  // the Meta is being written
 	meta    Meta
 	hs      raftpb.HardState
 	warned  bool
@@ -21,10 +24,23 @@ type blank struct {
 
 type probeReply struct{ term, last uint64 }
 
+// blank reports whether who answered has nothing either: members begin in term 1.
+func (r probeReply) blank() bool { return r.term == 0 }
+
+// blankRetry is how long a replica waits that has heard of nobody who has anything, in ns. Files may come back, with a restart of their node.
+const blankRetry = int64(time.Second)
+
 // tickBlank asks those members that have not answered.
 func (c *Core) tickBlank() {
 	if c.blank.entered {
 		return
+	}
+	if c.blank.lost {
+		if c.now < c.blank.again {
+			return
+		}
+		c.blank.again = c.now + blankRetry
+		clear(c.blank.heard)
 	}
 	for _, id := range c.cfg.Peers {
 		if _, ok := c.blank.heard[id]; ok || id == c.cfg.ID {
@@ -38,7 +54,7 @@ func (c *Core) tickBlank() {
 }
 
 // answerProbe tells a blank replica what it has to know. Raft's term and last index in memory are at least those on disk, and everything that this
-// replica ever acknowledged is in them.
+// replica ever acknowledged is in them, unless it has lost that itself: then it does not call its log empty.
 func (c *Core) answerProbe(m *Message) {
 	if len(m.Context) != 8 {
 		return
@@ -54,6 +70,9 @@ func (c *Core) answerProbe(m *Message) {
 	r := Message{Type: MsgProbeReply, From: c.cfg.ID, To: m.From, LogTerm: members, Context: m.Context}
 	if c.rn != nil {
 		r.Term, r.Index = c.state.term, c.last
+		if c.recover != 0 {
+			r.Index = max(r.Index, 1)
+		}
 	}
 	c.out.Messages = append(c.out.Messages, r)
 }
@@ -80,9 +99,10 @@ func (c *Core) stepProbeReply(m *Message) {
 	c.tryEnter()
 }
 
-// tryEnter takes part once every other member has answered.
+// tryEnter takes part once every other member has answered, if one of them has something.
 func (c *Core) tryEnter() {
 	var term, last uint64
+	blank := 1
 	for _, id := range c.cfg.Peers {
 		if id == c.cfg.ID {
 			continue
@@ -92,15 +112,26 @@ func (c *Core) tryEnter() {
 			return
 		}
 		term, last = max(term, r.term), max(last, r.last)
+		if r.blank() {
+			blank++
+		}
+	}
+	if blank == len(c.cfg.Peers) {
+		if !c.blank.lost {
+			c.blank.lost, c.blank.again = true, c.now+blankRetry
+			c.cfg.Logger.Error("THE FILES OF THIS COPY ARE GONE, and nobody whom it may ask has any: it takes no part, as to begin anew would be to forget what was acknowledged")
+		}
+		return
 	}
 	// In term and before, this replica may have voted. In term+1 it votes for itself, and so never for another.
 	c.blank.entered = true
 	c.blank.hs = raftpb.HardState{Term: term + 1, Vote: c.cfg.ID}
 	c.blank.meta = Meta{Conf: ConfState{Voters: c.cfg.Peers}}
-	if last > 0 {
+	// What was committed is in the logs of others, unless most members have lost theirs.
+	if last > 0 || 2*blank > len(c.cfg.Peers) {
 		c.blank.meta.Recover = term + 1
 	}
-	c.cfg.Logger.Info("a replica without state takes part", "term", term+1, "recover", c.blank.meta.Recover)
+	c.cfg.Logger.Warn("a replica whose files are gone takes part", "term", term+1, "recover", c.blank.meta.Recover, "members_without_files", blank)
 	c.out.Appends = append(c.out.Appends, AppendWork{Meta: &c.blank.meta, HardState: c.blank.hs, Sync: true})
 }
 

@@ -29,16 +29,100 @@ func (s *sim) mustPropose() {
 	}
 }
 
-func TestFirstElectionNeedsAllMembers(t *testing.T) {
-	s := newSim(t, 1, 3)
-	s.cut[[2]uint64{3, 1}], s.cut[[2]uint64{1, 3}] = true, true
-	s.run(3 * time.Second)
-	if s.leader() != nil {
-		t.Fatal("a group begins although a blank member has not heard of all others")
+// TestDisksGone empties disks: a group goes on if most members have what they had, and otherwise nobody begins anew, whatever the others' logs say.
+func TestDisksGone(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		members int
+		gone    int
+		behind  bool // those that keep their disks never got an entry
+		goes    bool
+	}{
+		{"the only one", 1, 1, false, false},
+		{"one of two", 2, 1, false, true},
+		{"both", 2, 2, false, false},
+		{"one of three", 3, 1, false, true},
+		{"two of three", 3, 2, false, false},
+		{"two of three, the third has nothing", 3, 2, true, false},
+		{"all three", 3, 3, false, false},
+		{"two of five", 5, 2, false, true},
+		{"three of five", 5, 3, false, false},
+		{"three of five, the others have nothing", 5, 3, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSim(t, 1, tt.members)
+			if tt.behind {
+				for _, kept := range s.nodes[tt.gone:] {
+					for _, o := range s.nodes {
+						s.cut[[2]uint64{kept.id, o.id}], s.cut[[2]uint64{o.id, kept.id}] = true, true
+					}
+				}
+			}
+			if !s.until(5*time.Second, func() bool { return s.leader() != nil }) {
+				t.Fatal("nobody leads")
+			}
+			s.mustPropose()
+			s.run(200 * time.Millisecond)
+			clear(s.cut)
+			for _, n := range s.nodes {
+				n.core, n.life = nil, n.life+1
+			}
+			for _, n := range s.nodes[:tt.gone] {
+				n.log, n.meta, n.sm = &memLog{}, &memMeta{}, newToySM()
+			}
+			for _, n := range s.nodes {
+				n.start()
+			}
+			if goes := s.until(5*time.Second, func() bool { return s.leader() != nil }); goes != tt.goes {
+				t.Fatalf("somebody leads: %v", goes)
+			}
+			for _, n := range s.nodes[:tt.gone] {
+				if st := n.core.Status(n.clock()); !tt.goes && st.Role != RoleBlank && !st.Recovering {
+					t.Errorf("node %d takes part as if it had forgotten nothing: %+v", n.id, st)
+				}
+			}
+			if tt.goes {
+				s.mustPropose()
+			}
+		})
 	}
-	clear(s.cut)
-	if !s.until(2*time.Second, func() bool { return s.leader() != nil }) {
+}
+
+// TestDisksGoneOneByOne empties the two disks that have an entry, one after the other, the second before the first has it again: the third, which never had it, is not enough.
+func TestDisksGoneOneByOne(t *testing.T) {
+	s := newSim(t, 1, 3)
+	cut := func(third bool) {
+		clear(s.cut)
+		for _, o := range []uint64{1, 2} {
+			s.cut[[2]uint64{3, o}], s.cut[[2]uint64{o, 3}] = third, third
+		}
+	}
+	empty := func(n *simNode) {
+		n.core, n.life = nil, n.life+1
+		n.log, n.meta, n.sm = &memLog{}, &memMeta{}, newToySM()
+	}
+	cut(true)
+	if !s.until(5*time.Second, func() bool { return s.leader() != nil }) {
 		t.Fatal("nobody leads")
+	}
+	s.mustPropose()
+	first, second := s.byID[1], s.byID[2]
+	// The first asks all others, and gets no more than their answers.
+	cut(false)
+	second.core, second.life = nil, second.life+1
+	empty(first)
+	first.start()
+	second.start()
+	if !s.until(5*time.Second, func() bool { return first.core.rn != nil }) {
+		t.Fatal("the first does not take part")
+	}
+	if st := first.core.Status(first.clock()); st.Last != 0 || !st.Recovering {
+		t.Fatalf("the first has an entry already: %+v", st)
+	}
+	empty(second)
+	second.start()
+	if s.until(5*time.Second, func() bool { return s.leader() != nil }) {
+		t.Fatalf("node %d leads without the entry", s.leader().id)
 	}
 }
 

@@ -366,7 +366,7 @@ func TestSetMembers(t *testing.T) {
 	if st := l.replica.Status(); !slices.Equal(st.Learners, []uint64{4}) {
 		t.Errorf("the newcomer is no learner: %+v", st)
 	}
-	c.join(4)
+	c.start(4, nil, newToySM())
 	for handed := l != old; ; handed = true {
 		err := l.replica.SetMembers(ctx, want)
 		if err == nil {

@@ -71,8 +71,8 @@ type Config struct {
 	// is in the log (SetMembers).
 	ID    uint64
 	Peers []uint64
-	// Fresh tells that this member is a new one, so that the replica need not ask all others what it may have forgotten (DESIGN.md, "A blank
-	// replica"). If ID is not among Peers it joins: it follows whoever leads and learns of its membership from that. The caller must know it durably, and may note
+	// Fresh tells that this member is a new one: without state it begins, while a replica that is not said to be fresh has lost what it had, and asks all others what it may
+	// have forgotten (DESIGN.md, "A blank replica"). If ID is not among Peers it joins: it follows whoever leads and learns of its membership from that. The caller must know it durably, and may note
 	// that it does not hold any more once New has returned; a replica that has state already takes no notice of it.
 	Fresh bool
 	// FullMembers makes members whose numbers have WitnessBit members like others, with state machine and payloads. The same on every member.

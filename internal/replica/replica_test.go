@@ -43,9 +43,10 @@ type cluster struct {
 	ids   *identitytest.Cluster
 	creds map[uint64]*identity.Credentials
 	addrs map[uint64]string
-	first []uint64 // members of the first configuration; there is an address for one node beyond them, which join starts
+	first []uint64 // members of the first configuration; there is an address for one node beyond them
 	mu    sync.Mutex
 	nodes map[uint64]*clusterNode
+	begun map[uint64]bool // they had the group
 	tweak func(*Config)
 }
 
@@ -74,7 +75,7 @@ func newCluster(t testing.TB, n int, tweak func(*Config)) *cluster {
 func newClusterOf(t testing.TB, ids []uint64, tweak func(*Config)) *cluster {
 	c := &cluster{
 		t: t, dir: t.TempDir(), ids: identitytest.New(t), creds: map[uint64]*identity.Credentials{}, addrs: map[uint64]string{},
-		nodes: map[uint64]*clusterNode{}, tweak: tweak,
+		nodes: map[uint64]*clusterNode{}, begun: map[uint64]bool{}, tweak: tweak,
 	}
 	listeners := map[uint64]net.Listener{}
 	c.first = ids
@@ -101,20 +102,6 @@ func newClusterOf(t testing.TB, ids []uint64, tweak func(*Config)) *cluster {
 	return c
 }
 
-// join starts a node that is not among the first members and has nothing.
-func (c *cluster) join(id uint64) *clusterNode {
-	c.t.Helper()
-	tweak := c.tweak
-	defer func() { c.tweak = tweak }()
-	c.tweak = func(cfg *Config) {
-		cfg.Fresh = true
-		if tweak != nil {
-			tweak(cfg)
-		}
-	}
-	return c.start(id, nil, newToySM())
-}
-
 func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	c.t.Helper()
 	if ln == nil {
@@ -135,7 +122,7 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	}
 	lateGroup := &lateTransport{}
 	cfg := Config{
-		ID: id, Peers: c.first, Log: n.log, Meta: MetaFile{FS: vfs.OS(), Name: dir + "/replica.json"}, StateMachine: sm,
+		ID: id, Peers: c.first, Fresh: !c.begun[id], Log: n.log, Meta: MetaFile{FS: vfs.OS(), Name: dir + "/replica.json"}, StateMachine: sm,
 		Transport: lateGroup, Clock: bootClock{}, Applied: n.applied, Logger: quiet,
 		Event: func(e Event) {
 			n.events <- e
@@ -148,6 +135,7 @@ func (c *cluster) start(id uint64, ln net.Listener, sm *toySM) *clusterNode {
 	if n.replica, err = New(cfg); err != nil {
 		c.t.Fatal(err)
 	}
+	c.begun[id] = true
 	n.group = n.tr.Join(7, id, n.replica)
 	lateGroup.Group = n.group
 	n.replica.Start()
@@ -472,7 +460,7 @@ func TestReplicaStopsWhenItsLogFails(t *testing.T) {
 	broken := errors.New("disk is broken")
 	log, fatal := &memLog{}, make(chan error, 1)
 	r, err := New(Config{
-		ID: 1, Peers: []uint64{1}, Log: log, Meta: &memMeta{}, StateMachine: newToySM(), Transport: noTransport{}, Clock: bootClock{},
+		ID: 1, Peers: []uint64{1}, Fresh: true, Log: log, Meta: &memMeta{}, StateMachine: newToySM(), Transport: noTransport{}, Clock: bootClock{},
 		Fatal: func(err error) { fatal <- err }, Logger: quiet,
 	})
 	if err != nil {

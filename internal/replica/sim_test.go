@@ -110,7 +110,7 @@ const simMS = int64(time.Millisecond)
 func newSim(t *testing.T, seed uint64, n int) *sim {
 	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), timing: DefaultTiming(), truth: map[uint64]uint64{0: 0}, cut: map[[2]uint64]bool{}, ready: map[uint64]uint64{}, byID: map[uint64]*simNode{}}
 	for i := 1; i <= n; i++ {
-		s.add(uint64(i))
+		s.add(uint64(i)).fresh = true
 		s.first = append(s.first, uint64(i))
 	}
 	return s.begin()

@@ -12,7 +12,7 @@ type Role uint8
 
 // The roles.
 const (
-	// RoleBlank: has no state and waits for answers of all other members.
+	// RoleBlank: has lost its state and waits for answers of all other members.
 	RoleBlank Role = iota
 	RoleFollower
 	RoleCandidate
@@ -36,7 +36,7 @@ type Status struct {
 	LeaseNS int64
 	// Transferring: leadership is being handed over.
 	Transferring bool
-	// NeedsSnapshot: the state machine holds nothing valid. Recovering: it may not vote or lead before its log has caught up.
+	// NeedsSnapshot: the state machine holds nothing valid. Recovering: its files were gone, and it may not vote or lead before its log has caught up.
 	NeedsSnapshot, Recovering bool
 	// Voters and Learners are the configuration as of the entry ConfIndex. While it is Joint, on its way from one set of voters to another, Outgoing are those of before, and
 	// decisions take a majority of both.

@@ -328,7 +328,6 @@ func TestWitnessMembership(t *testing.T) {
 func TestReplicasWithWitness(t *testing.T) {
 	checkGoroutines(t)
 	c := newClusterOf(t, []uint64{1, 2, theWitness}, func(cfg *Config) {
-		cfg.Fresh = true
 		if IsWitness(cfg.ID) {
 			cfg.StateMachine = nil
 			cfg.CheckpointBytes, cfg.RetainBytes = 1<<10, 1<<10

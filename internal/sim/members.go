@@ -81,7 +81,7 @@ func (w *World) newNumber(witness bool) uint64 {
 
 func (w *World) addNode(id uint64) *node {
 	n := newNode(w, id)
-	n.fresh = w.cfg.Kind != Fixed
+	n.fresh = true
 	w.nodes = append(w.nodes, n)
 	w.byID[id] = n
 	w.all = append(w.all, n)
