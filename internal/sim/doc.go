@@ -21,5 +21,7 @@
 //   - a client that renews its lease keeps its session and state,
 //   - after the faults stop, every call is answered within a bound.
 //
+// When most members have lost their disks (Config.Ruin): nobody serves any more, each of those members says that it lost something, and what clients saw is right.
+//
 // What is checked at the end: all replicas have the same checksum, and what clients read then fits what they were told before.
 package sim

@@ -39,12 +39,13 @@ const (
 	faultObjectRot                    // a bit of file data flips
 	faultMetaRot                      // a block of the metadata cannot be read any more
 	faultUpgrade                      // a node is restarted with the newer release
+	faultRuin                         // most members lose their disks, once
 	faultKinds
 )
 
 func (k faultKind) String() string {
 	return [...]string{"kill", "crash", "crash-all", "pause", "isolation", "one-way", "bridge", "split", "cut-clients", "heal", "noise",
-		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot", "upgrade"}[k]
+		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot", "upgrade", "ruin"}[k]
 }
 
 // FaultNames returns the names of the kinds of fault, in the order of Stats.Faults.

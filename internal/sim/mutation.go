@@ -37,11 +37,13 @@ const (
 	IgnoreDamage
 	// WitnessAhead lets a leader send to the witness what neither its own disk nor the other copy has.
 	WitnessAhead
+	// BeginAnew lets a node that lost its disk take itself for a new member.
+	BeginAnew
 	mutations
 )
 
 func (m Mutation) String() string {
-	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-damage", "witness-ahead"}
+	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-damage", "witness-ahead", "begin-anew"}
 	if int(m) < len(names) {
 		return names[m]
 	}

@@ -81,6 +81,7 @@ func (n *node) newDisk() {
 	n.disks++
 	n.disk = vfs.NewSim(n.w.stream("disk", n.id, n.disks).Uint64())
 	n.disk.SetTornSectors(false)
+	n.fresh = n.disks > 1 && n.w.cfg.Mutation == BeginAnew
 	n.store = newStore(n.w, n.rng)
 }
 

@@ -41,6 +41,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 		}
 		return nil
 	})
+	fs.BoolVar(&c.Ruin, "ruin", c.Ruin, "take the disks of most members away at some moment; otherwise by the seed")
 	fs.Func("only", "`numbers` of the faults that strike, 3,17; none for none", func(s string) (err error) {
 		c.Only, err = parseNumbers(s)
 		return err
@@ -82,6 +83,9 @@ func (c *Config) Args() []string {
 	add(c.Duration != 0, "simulated", c.Duration)
 	add(c.Mutation != NoMutation, "mutation", c.Mutation)
 	add(c.From != 0, "from", c.From)
+	if c.Ruin {
+		args = append(args, "-ruin")
+	}
 	add(c.Only != nil, "only", formatNumbers(c.Only))
 	add(len(c.Off) > 0, "off", strings.Join(c.Off, ","))
 	add(c.Processes != nil, "processes", formatNumbers(c.Processes))

@@ -30,6 +30,8 @@ type Config struct {
 	Faults *Faults
 	// Mutation breaks the system on purpose. One that shows seldom brings a mix of faults.
 	Mutation Mutation
+	// Ruin takes the disks of most members away at some moment; otherwise it is by the seed whether that happens.
+	Ruin bool
 	// Only are the numbers of the faults that strike, see Strike; nil: all do.
 	Only []int
 	// Off are the kinds of fault that do not strike, see FaultNames.
@@ -95,6 +97,9 @@ type World struct {
 	began   int64
 	ordinal int // of the last fault
 	strikes []Strike
+	// ruinAfter is when most disks are lost, in ns after clients began; 0: never. ruined are the nodes that lost them, nil before.
+	ruinAfter int64
+	ruined    map[*node]bool
 }
 
 type event struct {
@@ -142,6 +147,7 @@ func New(cfg Config) *World {
 	}
 	w.oracle.init(w)
 	w.drawVersion()
+	w.drawRuin()
 	if w.faults.Weights[faultObjectRot]+w.faults.Weights[faultMetaRot] > 0 {
 		w.oracle.beginReference()
 	}
@@ -223,6 +229,7 @@ func (w *World) step(end int64) bool {
 	}
 	e.fn()
 	w.oracle.always()
+	w.nobodyServes()
 	return true
 }
 
@@ -274,6 +281,9 @@ func (w *World) Run() error {
 	w.startClients()
 	w.began = w.now
 	w.after(0, w.strike)
+	if w.ruinAfter > 0 {
+		w.after(w.ruinAfter, w.ruin)
+	}
 	w.runFor(int64(w.cfg.Duration))
 	w.settle()
 	w.stats.Entries = w.oracle.highest
@@ -283,6 +293,10 @@ func (w *World) Run() error {
 // settle heals everything and expects service to come back, clients to finish and replicas to become equal.
 func (w *World) settle() {
 	if w.err != nil {
+		return
+	}
+	if w.ruined != nil {
+		w.settleRuined()
 		return
 	}
 	w.note("settle")

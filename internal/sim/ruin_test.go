@@ -1,0 +1,31 @@
+package sim
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestRuin takes the disks of most members of each kind of cluster away.
+func TestRuin(t *testing.T) {
+	last := uint64(8)
+	if testing.Short() {
+		last = 2
+	}
+	for _, kind := range []Kind{Fixed, Elastic, Witnessed} {
+		ruined, operations := 0, 0
+		for seed := range last {
+			t.Run(fmt.Sprintf("%v/seed=%d", kind, seed), func(t *testing.T) {
+				w := New(Config{Seed: seed, Kind: kind, Ruin: true})
+				if err := w.Run(); err != nil {
+					t.Errorf("%v\nto replay: go run ./internal/sim/cmd/swarm -seed %d -kind %v -ruin -log", err, seed, kind)
+				}
+				st := w.Stats()
+				ruined += st.Faults[faultRuin]
+				operations += st.Operations
+			})
+		}
+		if ruined < int(last)-1 || operations == 0 {
+			t.Errorf("%v: %d of %d clusters were ruined, %d operations were judged", kind, ruined, last, operations)
+		}
+	}
+}
