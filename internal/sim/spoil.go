@@ -45,11 +45,37 @@ func (f *fault) spoil(n *node) {
 		}
 	case faultReplace:
 		if w.mayLoseDisk(n) && w.cfg.Kind != Fixed {
-			w.replace(n)
+			f.emptyDisk(n)
 		} else if w.mayLoseDisk(n) {
 			n.replaceDisk()
 			w.after(f.rng.between(10*msec, 500*msec), n.start)
 		}
+	}
+}
+
+// emptyDisk takes a member's disk away. Mostly a new node takes its place at once; otherwise the old one comes back without its files first, and nobody has noticed yet.
+func (f *fault) emptyDisk(n *node) {
+	w := f.w
+	if f.rng.chance(0.6) {
+		w.replace(n)
+		return
+	}
+	w.note("files gone", n.id)
+	n.stop()
+	n.newDisk()
+	n.damaged, n.faulty = true, true // until it is replaced, which it is as soon as it refuses to start
+	w.after(f.rng.between(10*msec, 200*msec), n.start)
+	w.after(f.rng.between(300*msec, 3*sec), func() { w.replaceEmpty(n) })
+}
+
+// replaceEmpty puts a new node in the place of one that has lost its files, as soon as somebody leads who can let it in.
+func (w *World) replaceEmpty(n *node) {
+	switch {
+	case n.retired:
+	case w.want == nil && w.leader() != nil:
+		w.replace(n)
+	default:
+		w.after(200*msec, func() { w.replaceEmpty(n) })
 	}
 }
 
