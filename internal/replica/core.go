@@ -372,7 +372,10 @@ func (c *Core) step(m Message) {
 // admit decides whether raft may see a message.
 func (c *Core) admit(m *Message) bool {
 	switch m.Type {
-	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+	case raftpb.MsgApp, raftpb.MsgAppResp:
+		return true
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		c.learnCommit(m)
 		return true
 	case raftpb.MsgHeartbeat:
 		// A leader of this term that believes in more than there is knew this replica before it lost its disk. One of an earlier term has to hear

@@ -107,7 +107,7 @@ func (c *Core) admitVote(m *Message) bool {
 	return true
 }
 
-// tellCommit adds to a request for a vote what this replica knows to be committed: the index as Commit, its term as RejectHint, neither of which raft uses there.
+// tellCommit adds to a request for a vote, or to the refusal of one, what this replica knows to be committed: the index as Commit, its term as RejectHint, neither of which raft uses there.
 func (c *Core) tellCommit(m *Message) {
 	commit := c.rn.BasicStatus().Commit
 	if term, err := c.log.Term(commit); err == nil {
@@ -116,11 +116,12 @@ func (c *Core) tellCommit(m *Message) {
 }
 
 // learnCommit takes what tellCommit tells. A replica may have been made a voter by an entry that it has, and that it does not know to be committed; the leader that knew was the only voter
-// before, and died with less in its log than it had sent. Then this replica gives it no vote, rightly, and does not campaign itself until it knows that it is a voter.
+// before, and died with less in its log than it had sent. Then this replica gives it no vote, rightly, and does not campaign itself until it knows that it is a voter. Or a candidate has become the only voter by
+// such an entry, and asks one for its vote that has none any more and more in its log: the refusal tells it.
 func (c *Core) learnCommit(m *Message) {
 	index, term := m.Commit, m.RejectHint
 	m.Commit, m.RejectHint = 0, 0
-	if term == 0 || c.state.role != raft.StateFollower || c.state.lead != 0 || index <= c.rn.BasicStatus().Commit {
+	if term == 0 || c.state.role == raft.StateLeader || c.state.lead != 0 || index <= c.rn.BasicStatus().Commit {
 		return
 	}
 	if own, err := c.log.Term(index); err != nil || own != term {

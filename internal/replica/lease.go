@@ -199,5 +199,9 @@ func (c *Core) dress(m *Message) {
 		m.Context = c.heartbeatContext()
 	case raftpb.MsgHeartbeatResp:
 		m.Context = c.echoContext(m.Context)
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+		if m.Reject {
+			c.tellCommit(m)
+		}
 	}
 }

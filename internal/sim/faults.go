@@ -353,8 +353,12 @@ func (w *World) describe() string {
 			continue
 		}
 		st := n.up.manual.Core.Status(n.clock())
-		fmt.Fprintf(&b, "node %d: %v term %d leader %d last %d commit %d applied %d serving %v needs snapshot %v recovering %v installing %v phase %d; ",
-			n.id, st.Role, st.Term, st.Leader, st.Last, st.Commit, st.Applied, st.Serving, st.NeedsSnapshot, st.Recovering, st.Installing, n.up.serve.phase)
+		fmt.Fprintf(&b, "node %d: %v term %d leader %d last %d commit %d applied %d serving %v needs snapshot %v recovering %v installing %v phase %d voters %v",
+			n.id, st.Role, st.Term, st.Leader, st.Last, st.Commit, st.Applied, st.Serving, st.NeedsSnapshot, st.Recovering, st.Installing, n.up.serve.phase, st.Voters)
+		if st.Joint {
+			fmt.Fprintf(&b, " outgoing %v", st.Outgoing)
+		}
+		b.WriteString("; ")
 	}
 	return b.String()
 }

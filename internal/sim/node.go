@@ -167,6 +167,9 @@ func (n *node) refused(err error) {
 	}
 	w.note("refused", n.id)
 	switch {
+	case n.bad() && w.hopeless():
+		w.void()
+		return
 	case n.bad() && w.cfg.Kind != Fixed && w.mayGo(n):
 		w.replace(n)
 		return
