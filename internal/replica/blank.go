@@ -59,8 +59,8 @@ func (c *Core) answerProbe(m *Message) {
 	if len(m.Context) != 8 {
 		return
 	}
-	if c.rn != nil && (c.conf.Joint() || !slices.Equal(c.members, c.cfg.Peers)) {
-		return // the first members are not all that count any more: a lost member has to be replaced by a new one
+	if c.rn != nil && (c.conf.Joint() || !slices.Equal(c.members, c.cfg.Peers) || c.membersMayHaveChanged()) {
+		return // the first members are not all that count any more, or may not be: a lost member has to be replaced by a new one
 	}
 	members := hashMembers(c.cfg.Peers)
 	if m.LogTerm != members {
@@ -75,6 +75,29 @@ func (c *Core) answerProbe(m *Message) {
 		}
 	}
 	c.out.Messages = append(c.out.Messages, r)
+}
+
+// membersMayHaveChanged reports whether there is a change of the membership in the log that is not applied. It may be committed, and this replica a member no more, without its knowledge.
+func (c *Core) membersMayHaveChanged() bool {
+	changed := false
+	err := scan(c.cfg.Log, max(c.applied+1, c.cfg.Log.FirstIndex()), c.cfg.Log.LastIndex(), func(e *raftpb.Entry) error {
+		if e.Type == raftpb.EntryNormal {
+			return nil
+		}
+		cc, err := decodeConfChange(e)
+		if err != nil {
+			return err
+		}
+		if _, _, ok := syncStep(cc); !ok {
+			changed = true
+		}
+		return nil
+	})
+	if err != nil {
+		c.cfg.Logger.Error("cannot read the log to answer a replica that lost its own", "err", err)
+		return true
+	}
+	return changed
 }
 
 func (c *Core) warnMembers(from uint64) {

@@ -486,15 +486,17 @@ func (n *node) whole() bool {
 	if !n.lost || n.w.cfg.Kind != Fixed {
 		return true
 	}
-	if n.up == nil || n.up.manual == nil {
-		return false
-	}
-	st := n.up.manual.Core.Status(n.clock())
-	if st.Role == replica.RoleBlank || st.NeedsSnapshot || st.Recovering {
+	if n.up == nil || n.up.manual == nil || !n.hasAll() {
 		return false
 	}
 	n.lost = false
 	return true
+}
+
+// hasAll reports whether a running member has everything that it had before its disk was lost.
+func (n *node) hasAll() bool {
+	st := n.up.manual.Core.Status(n.clock())
+	return st.Role != replica.RoleBlank && !st.NeedsSnapshot && !st.Recovering
 }
 
 // machine is the volume as the raft group takes it.

@@ -72,6 +72,8 @@ func (f *fault) emptyDisk(n *node) {
 func (w *World) replaceEmpty(n *node) {
 	switch {
 	case n.retired:
+	case n.up != nil && n.up.failed == nil && n.hasAll():
+		n.damaged = false // nobody has noticed, and it has everything again
 	case w.want == nil && w.leader() != nil:
 		w.replace(n)
 	default:
