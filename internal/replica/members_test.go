@@ -248,6 +248,34 @@ func TestNewOnlyVoterDies(t *testing.T) {
 	}
 }
 
+// TestRemovedMemberDoesNotAnswerProbes leaves one of two members alone, and then empties its disk. The other may not know that it was removed, but must not give what it still has a new life. Found
+// by package sim.
+func TestRemovedMemberDoesNotAnswerProbes(t *testing.T) {
+	unaware := 0
+	for seed := range uint64(20) {
+		s := calm(t, seed, 2)
+		s.mustPropose()
+		first, second := s.nodes[0], s.nodes[1]
+		s.want = []uint64{2}
+		if !s.until(20*time.Second, func() bool { return slices.Equal(second.core.voters[0], s.want) && s.leader() == second }) {
+			t.Fatal("the second is not left alone")
+		}
+		s.mustPropose()
+		if !slices.Equal(first.core.voters[0], s.want) {
+			unaware++
+		}
+		second.core, second.life = nil, second.life+1
+		second.log, second.meta, second.sm = &memLog{}, &memMeta{}, newToySM()
+		second.start()
+		if s.until(3*time.Second, func() bool { return s.leader() != nil }) {
+			t.Fatalf("seed %d: node %d leads", seed, s.leader().id)
+		}
+	}
+	if unaware == 0 {
+		t.Error("the first always knew that it was removed")
+	}
+}
+
 func TestReplaceEveryMember(t *testing.T) {
 	s := calm(t, 21, 3)
 	for range 20 {
