@@ -51,6 +51,8 @@ type node struct {
 	armed  int
 	// damaged: bits were flipped; if the node refuses to start its disk is replaced.
 	damaged bool
+	// empty: it came back without its files, under its number, and is to be replaced unless it gets them again.
+	empty bool
 	// rotten: bits of the store flipped, or came with a snapshot from where they had; a check has not yet said otherwise.
 	rotten   bool
 	rottenAt int64 // when that began, or happened again
@@ -470,7 +472,7 @@ func (n *node) interrupt(l *life) {
 }
 
 // bad reports whether something of what the node stored may be lost.
-func (n *node) bad() bool { return n.damaged || n.rotten }
+func (n *node) bad() bool { return n.damaged || n.rotten || n.empty }
 
 // replaceDisk puts in an empty disk.
 func (n *node) replaceDisk() {

@@ -63,7 +63,7 @@ func (f *fault) emptyDisk(n *node) {
 	w.note("files gone", n.id)
 	n.stop()
 	n.newDisk()
-	n.damaged, n.faulty = true, true // until it is replaced, which it is as soon as it refuses to start
+	n.empty, n.faulty = true, true
 	w.after(f.rng.between(10*msec, 200*msec), n.start)
 	w.after(f.rng.between(300*msec, 3*sec), func() { w.replaceEmpty(n) })
 }
@@ -73,7 +73,8 @@ func (w *World) replaceEmpty(n *node) {
 	switch {
 	case n.retired:
 	case n.up != nil && n.up.failed == nil && n.hasAll():
-		n.damaged = false // nobody has noticed, and it has everything again
+		n.empty = false // nobody has noticed, and it has everything again
+		w.stats.Faults[faultReplace]++
 	case w.want == nil && w.leader() != nil:
 		w.replace(n)
 	default:

@@ -17,7 +17,7 @@ func TestUpgrade(t *testing.T) {
 			t.Run(fmt.Sprintf("%v/seed=%d", kind, seed), func(t *testing.T) {
 				w := run(t, Config{Seed: 100 + seed, Kind: kind, From: oldVersion})
 				upgraded += w.Stats().Faults[faultUpgrade]
-				if w.Err() == nil && w.version != oldVersion+1 {
+				if w.Err() == nil && w.ruined == nil && w.version != oldVersion+1 {
 					t.Errorf("the cluster is at version %d", w.version)
 				}
 			})
