@@ -71,6 +71,8 @@ type Faults struct {
 	AtLeader float64
 	// Long is the chance of a pause or an absence to be longer than an election takes; 0: 0.3.
 	Long float64
+	// Noticed is the chance of a lost disk to be noticed at once, so that another member takes the place of the node before that comes back without its files; 0: 0.6.
+	Noticed float64
 	// KeepClients lets a node that is isolated from the others be reached by clients.
 	KeepClients bool
 	// RetainBytes of the log are kept for laggards: little makes for many snapshots.

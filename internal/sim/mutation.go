@@ -105,7 +105,7 @@ func (m Mutation) faults() *Faults {
 	switch m {
 	case WitnessAhead:
 		// Crashes of the only copy after the other was lost for good, and disks that are slower than the network.
-		f.Interval = 60 * time.Millisecond
+		f.Interval, f.Noticed = 60*time.Millisecond, 1
 		f.Weights[faultSlowDisk], f.Weights[faultCrash], f.Weights[faultReplace], f.Weights[faultHeal] = 4, 4, 4, 1
 	case ServeAfterLease:
 		// Leaders that do not hear that there is another one, and clients that stay with them.

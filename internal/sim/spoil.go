@@ -56,7 +56,7 @@ func (f *fault) spoil(n *node) {
 // emptyDisk takes a member's disk away. Mostly a new node takes its place at once; otherwise the old one comes back without its files first, and nobody has noticed yet.
 func (f *fault) emptyDisk(n *node) {
 	w := f.w
-	if f.rng.chance(0.6) {
+	if f.rng.chance(or(w.faults.Noticed, 0.6)) {
 		w.replace(n)
 		return
 	}
