@@ -2,7 +2,7 @@ package sim
 
 import "testing"
 
-// bound is within how many seeds each mutation is found. Nearly half of the seeds find those that bring a mix of their own, so that a change elsewhere does not matter.
+// bound is within how many seeds each mutation is found. A quarter of the seeds or more find those that bring a mix of their own, so that a change elsewhere does not matter.
 const bound = 20
 
 func TestMutationsAreFound(t *testing.T) {
