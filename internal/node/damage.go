@@ -121,7 +121,7 @@ func (s *service) openDamage(dir string) error {
 	}
 	n := s.node
 	n.mu.Lock()
-	tried := n.broken[s.number] == m.errStopped().Error()
+	tried := n.broken[s.number] != nil && n.broken[s.number].Error() == m.errStopped().Error()
 	n.mu.Unlock()
 	if tried {
 		return m.errStopped()

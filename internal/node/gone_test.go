@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"holdfast/internal/cluster"
-	"holdfast/internal/join"
 )
 
 // takeFiles moves away the files of a copy, on a node that does not run, as a disk does that is not mounted. What it returns brings them back.
@@ -33,6 +32,22 @@ func takeFiles(t *testing.T, n *testNode) (back func()) {
 	}
 }
 
+// saysGone waits until every node's status says that most copies are gone, on which nodes, and checks that nobody leads meanwhile.
+func (c *testCluster) saysGone(nodes string) {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		var text string
+		await(c.t, testTimeout, func() bool {
+			s, err := n.api().Status(c.context(), false)
+			text = strings.Join(s.Warnings, "\n")
+			if err == nil && len(s.Volumes) == 1 && s.Volumes[0].Leader != "" {
+				c.t.Fatalf("node %s leads a volume most of whose copies are gone", s.Volumes[0].Leader)
+			}
+			return err == nil && strings.Contains(text, "THE FILES OF MOST COPIES ARE GONE, on "+nodes+": ")
+		}, func() string { return fmt.Sprintf("status of node %s does not say it: %s", n.name, text) })
+	}
+}
+
 // TestFilesGone starts nodes of which most have lost the files of their copies: nobody may take that for a volume that begins. Status says what is the matter, and the volume
 // goes on when the files are back.
 func TestFilesGone(t *testing.T) {
@@ -40,12 +55,14 @@ func TestFilesGone(t *testing.T) {
 		name  string
 		nodes int
 		gone  int
+		back  int // that get their files back; the others must do without
 		roles []cluster.Role
 	}{
-		{"all of one", 1, 1, []cluster.Role{cluster.RoleData}},
-		{"all of three", 3, 3, nil},
-		{"two of three", 3, 2, nil},
-		{"both of two, with a witness", 3, 2, []cluster.Role{cluster.RoleData, cluster.RoleData, cluster.RoleWitness}},
+		{"all of one", 1, 1, 1, []cluster.Role{cluster.RoleData}},
+		{"all of three", 3, 3, 3, nil},
+		{"all of three, two are found", 3, 3, 2, nil},
+		{"two of three, one is found", 3, 2, 1, nil},
+		{"both of two, with a witness", 3, 2, 2, []cluster.Role{cluster.RoleData, cluster.RoleData, cluster.RoleWitness}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newCluster(t, clusterOptions{roles: tt.roles})
@@ -65,20 +82,12 @@ func TestFilesGone(t *testing.T) {
 			for _, n := range c.nodes {
 				c.start(n)
 			}
-			for _, n := range c.nodes {
-				var text string
-				await(t, testTimeout, func() bool {
-					s, err := n.api().Status(c.context(), false)
-					text = strings.Join(s.Warnings, "\n")
-					if err == nil && len(s.Volumes) == 1 && s.Volumes[0].Leader != "" {
-						t.Fatalf("node %s leads a volume most of whose copies are gone", s.Volumes[0].Leader)
-					}
-					return err == nil && strings.Contains(text, "THE FILES OF ") && strings.Contains(text, " GONE, on "+strings.Join(gone, ", ")+": ")
-				}, func() string { return fmt.Sprintf("status of node %s does not say it: %s", n.name, text) })
-			}
-			for i, n := range c.nodes[:tt.gone] {
+			c.saysGone(strings.Join(gone, ", "))
+			for i, n := range c.nodes[:tt.back] {
 				c.mustStop(n)
 				back[i]()
+			}
+			for _, n := range c.nodes[:tt.back] {
 				c.start(n)
 			}
 			c.mustRead(cl, "f", []byte("acknowledged"))
@@ -127,30 +136,21 @@ func TestFilesOfFirstGone(t *testing.T) {
 	}
 }
 
-// TestClusterFilesGone starts nodes without what the cluster's own group had stored on them.
-func TestClusterFilesGone(t *testing.T) {
-	c := newCluster(t, clusterOptions{})
+// TestFilesOfLaterMembersGone takes the files of members away that came after the volume had begun: they cannot come back without, and status counts them, too.
+func TestFilesOfLaterMembersGone(t *testing.T) {
+	c := newCluster(t, clusterOptions{roles: []cluster.Role{cluster.RoleData}}).startAll()
+	for _, name := range []string{"b", "c"} {
+		c.join(c.newNode(name), cluster.RoleData, "")
+	}
+	c.inSync(3)
 	for _, n := range c.nodes {
 		c.mustStop(n)
 	}
-	for _, n := range c.nodes {
-		dir := join.Dir(n.dir)
-		if err := os.Rename(dir, filepath.Join(n.dir, "away")); err != nil {
-			t.Fatal(err)
-		}
-		c.start(n)
-		if err := c.ended(n); err == nil || !strings.Contains(err.Error(), "the data folder is not whole") || !strings.Contains(err.Error(), "holdfast node replace") {
-			t.Errorf("node %s: %v", n.name, err)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(n.dir, "away"), dir); err != nil {
-			t.Fatal(err)
-		}
+	for _, n := range c.nodes[1:] {
+		takeFiles(t, n)
 	}
 	for _, n := range c.nodes {
 		c.start(n)
 	}
-	c.startAll()
+	c.saysGone("b, c")
 }

@@ -58,8 +58,9 @@ type Node struct {
 	mu     sync.Mutex
 	groups map[uint32]group // the volumes that this node keeps a part of; nil once it stops
 	// broken is why parts of volumes could not be opened, cramped why there is not enough room to begin them.
-	broken, cramped map[uint32]string
-	short           shortages // copies that did not fit
+	broken  map[uint32]error
+	cramped map[uint32]string
+	short   shortages // copies that did not fit
 
 	emptying atomic.Bool // the trash is being deleted
 	// hosts are the addresses of the other nodes that are given by name, as they were resolved last.
@@ -105,7 +106,7 @@ func Run(ctx context.Context, local *config.Local, release string, log *slog.Log
 func run(ctx context.Context, local *config.Local, release string, log *slog.Logger, t tuning) error {
 	n := &Node{
 		local: local, release: release, log: log, started: time.Now(), tuning: t,
-		groups: make(map[uint32]group), visits: make(map[uint32]*visit), broken: make(map[uint32]string), cramped: make(map[uint32]string), fatal: make(chan error, 1),
+		groups: make(map[uint32]group), visits: make(map[uint32]*visit), broken: make(map[uint32]error), cramped: make(map[uint32]string), fatal: make(chan error, 1),
 		now: time.Now,
 	}
 	if t.now != nil {

@@ -75,7 +75,10 @@ func (n *Node) reconcile() error {
 func (n *Node) noteBroken(v *cluster.Volume, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	was := n.broken[v.ID] + n.cramped[v.ID]
+	was := n.cramped[v.ID]
+	if n.broken[v.ID] != nil {
+		was = n.broken[v.ID].Error()
+	}
 	delete(n.broken, v.ID)
 	delete(n.cramped, v.ID)
 	if err == nil {
@@ -84,7 +87,7 @@ func (n *Node) noteBroken(v *cluster.Volume, err error) {
 	if errors.Is(err, errNoRoom) {
 		n.cramped[v.ID] = err.Error()
 	} else {
-		n.broken[v.ID] = err.Error()
+		n.broken[v.ID] = err
 	}
 	if was != err.Error() {
 		n.log.Error("this node's part of a volume cannot be opened; trying on", "volume", v.Spec.Name, "err", err)

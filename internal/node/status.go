@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strconv"
@@ -90,8 +91,11 @@ func (n *Node) volumeStatus(state *cluster.State, v *cluster.Volume, q inquiry, 
 	}
 	if g == nil {
 		vs.Role = "none"
-		if broken != "" {
-			vs.Problems = []string{"node " + n.id.Name + ": " + broken}
+		switch {
+		case errors.Is(broken, replica.ErrFilesGone):
+			vs.Gone = []string{n.id.Name}
+		case broken != nil:
+			vs.Problems = []string{"node " + n.id.Name + ": " + broken.Error()}
 		}
 		return vs
 	}

@@ -102,8 +102,8 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 	if v.Leader == "" && !(local && v.Role == "none") {
 		switch alone := newestAway(v, s); {
 		case 2*len(v.Gone) > len(v.Members):
-			warn(&worse, "THE FILES OF MOST COPIES ARE GONE, on %s: so the newest data may be, and no node serves the volume. Is a disk not mounted, or a folder moved? Bring back what was in volumes/v-%d of the data folder, on one node at least, "+
-				"and restart holdfast there. If it is gone for good, only the newest backup is left: `holdfast restore`", strings.Join(v.Gone, ", "), v.ID)
+			warn(&worse, "THE FILES OF MOST COPIES ARE GONE, on %s: so the newest data may be, and no node serves the volume. Is a disk not mounted, or a folder moved? Stop holdfast there, bring back what was in volumes/v-%d of the data folders, "+
+				"and then start it again: most of %s must have theirs. If it is gone for good, only the newest backup is left: `holdfast restore`", strings.Join(v.Gone, ", "), v.ID, strings.Join(v.Members, ", "))
 		case len(v.Gone) > 0:
 			warn(&worse, "THE FILES OF A COPY ARE GONE, on %s, and no node serves the volume: all the others of %s must be up and reach each other", strings.Join(v.Gone, ", "), strings.Join(v.Members, ", "))
 		case alone == nil:
@@ -121,7 +121,7 @@ func volumeWarnings(v *api.VolumeStatus, s *api.Status, local bool) (worse, bad 
 		warn(&worse, "a copy is damaged or cannot be opened, on %s. Where that does not mend by itself, look at the disk, and make the copy anew: `holdfast check %s --repair --wrong %s`", p, v.Name, problemNode(p))
 	}
 	if v.Leader != "" && len(v.Gone) > 0 {
-		warn(&worse, "the files of the copy on %s were gone when it started. Is a disk not mounted, or a folder moved? If the copy does not come back by itself, make it anew: `holdfast check %s --repair --wrong %s`",
+		warn(&worse, "the files of the copy on %s were gone when it started. If the copy does not come back by itself, make it anew: `holdfast check %s --repair --wrong %s`. Do not put the old files back: what it has promised since is not in them",
 			strings.Join(v.Gone, ", "), v.Name, v.Gone[0])
 	}
 	if v.AddressProblem != "" {

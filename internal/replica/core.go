@@ -158,6 +158,9 @@ type peer struct {
 	commit *Message
 }
 
+// ErrFilesGone is why a replica does not start that has lost its files and must not come back without them.
+var ErrFilesGone = errors.New("its files are gone")
+
 // NewCore returns a Core for a replica that starts at now.
 func NewCore(now int64, cfg CoreConfig) (*Core, error) {
 	cfg = cfg.withDefaults()
@@ -165,7 +168,7 @@ func NewCore(now int64, cfg CoreConfig) (*Core, error) {
 		return nil, err
 	}
 	if cfg.Meta == nil && !slices.Contains(cfg.Peers, cfg.ID) {
-		return nil, fmt.Errorf("replica: %d is not among the first members %v and has no state: it has to be added as a new member", cfg.ID, cfg.Peers)
+		return nil, fmt.Errorf("replica: %w: %d is not among the first members %v, who could be asked what it has forgotten: it has to be added as a new member", ErrFilesGone, cfg.ID, cfg.Peers)
 	}
 	cfg.Peers = slices.Clone(cfg.Peers)
 	slices.Sort(cfg.Peers)
