@@ -15,11 +15,7 @@ func TestRuin(t *testing.T) {
 		ruined, operations := 0, 0
 		for seed := range last {
 			t.Run(fmt.Sprintf("%v/seed=%d", kind, seed), func(t *testing.T) {
-				w := New(Config{Seed: seed, Kind: kind, Ruin: true})
-				if err := w.Run(); err != nil {
-					t.Errorf("%v\nto replay: go run ./internal/sim/cmd/swarm -seed %d -kind %v -ruin -log", err, seed, kind)
-				}
-				st := w.Stats()
+				st := run(t, Config{Seed: seed, Kind: kind, Ruin: true}).Stats()
 				ruined += st.Faults[faultRuin]
 				operations += st.Operations
 			})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ func run(t *testing.T, cfg Config) *World {
 	t.Helper()
 	w := New(cfg)
 	if err := w.Run(); err != nil {
-		t.Errorf("%v\nto replay: go run ./internal/sim/cmd/swarm -seed %d -log", err, cfg.Seed)
+		t.Errorf("%v\nto replay: go run ./internal/sim/cmd/swarm %s -log", err, strings.Join(cfg.Args(), " "))
 	}
 	return w
 }
