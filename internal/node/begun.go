@@ -29,6 +29,8 @@ type part struct {
 	Since uint64 `json:"since"`
 	// Part is the number that it has there (cluster.Volume.Parts).
 	Part uint32 `json:"part"`
+	// Incarnation is how often it has come back there without its files (replica.IncarnationStore).
+	Incarnation uint64 `json:"incarnation,omitempty"`
 }
 
 // UnmarshalJSON takes what the first release wrote as well: the index alone.
@@ -77,6 +79,27 @@ func (b *begun) add(group uint64, p part) error {
 		return nil
 	}
 	return b.change(func() { b.groups[strconv.FormatUint(group, 10)] = p })
+}
+
+// incarnations is the replica.IncarnationStore of a group.
+type incarnations struct {
+	begun *begun
+	group uint64
+}
+
+func (i incarnations) Incarnation() uint64 {
+	p, _ := i.begun.get(i.group)
+	return p.Incarnation
+}
+
+// SetIncarnation leaves a group alone that is not begun: the next start notes it.
+func (i incarnations) SetIncarnation(n uint64) error {
+	p, ok := i.begun.get(i.group)
+	if !ok {
+		return nil
+	}
+	p.Incarnation = n
+	return i.begun.change(func() { i.begun.groups[strconv.FormatUint(i.group, 10)] = p })
 }
 
 // remove forgets a group whose files are gone for good.

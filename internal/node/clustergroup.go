@@ -69,6 +69,7 @@ func (g *clusterGroup) join(hints join.Hints) error {
 		// The witness is a member like any other here: the state holds no file data.
 		ID: n.id.Node, Peers: []uint64{1}, Fresh: !known, FullMembers: true, Timing: timing(agreed),
 		Log: g.wal, Meta: replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(join.Dir(n.local.Data), metaFile)},
+		Incarnations: incarnations{n.begun, cluster.Group},
 		StateMachine: clusterMachine{g.machine, n}, Transport: &link, Clock: n.clock,
 		Applied: g.applied, Event: g.event, Fatal: n.fail, Logger: n.log.With("group", "cluster"), Name: func(node uint64) string { return g.state().NodeName(node) },
 		RetainBytes: clusterSegmentBytes, CheckpointBytes: clusterSegmentBytes,

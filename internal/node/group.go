@@ -36,6 +36,7 @@ func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (me
 	cfg.ID, cfg.Peers, cfg.Fresh = v.MemberID(n.id.Node), v.First, !known
 	cfg.Timing = timing(n.cluster.state().Timing)
 	cfg.Meta = replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}
+	cfg.Incarnations = incarnations{n.begun, uint64(v.ID)}
 	cfg.Clock, cfg.Fatal = n.clock, n.fail
 	cfg.Name = func(member uint64) string { return n.nodeName(transport.NodeOf(member)) }
 	r, err := replica.New(cfg)

@@ -14,7 +14,7 @@ type blank struct {
 	nonce   uint64
 	members uint64 // hash of the configured members
 	heard   map[uint64]probeReply
-	lost    bool  // nobody has anything
+	lost    bool  // most have lost theirs, too
 	again   int64 // when they are asked again
 	entered bool  // the Meta is being written
 	meta    Meta
@@ -22,12 +22,16 @@ type blank struct {
 	warned  bool
 }
 
-type probeReply struct{ term, last uint64 }
+// probeReply is an answer to a probe. recovering: who answered has lost its disk, too, and not got back yet what it may have acknowledged.
+type probeReply struct {
+	term, last uint64
+	recovering bool
+}
 
-// blank reports whether who answered has nothing either: members begin in term 1.
-func (r probeReply) blank() bool { return r.term == 0 }
+// knows reports whether who answered has all that it ever had: members begin in term 1.
+func (r probeReply) knows() bool { return r.term > 0 && !r.recovering }
 
-// blankRetry is how long a replica waits that has heard of nobody who has anything, in ns. Files may come back, with a restart of their node.
+// blankRetry is how long a replica waits that has heard of too few who have what they had, in ns. Files may come back, with a restart of their node.
 const blankRetry = int64(time.Second)
 
 // tickBlank asks those members that have not answered.
@@ -70,7 +74,8 @@ func (c *Core) answerProbe(m *Message) {
 	r := Message{Type: MsgProbeReply, From: c.cfg.ID, To: m.From, LogTerm: members, Context: m.Context}
 	if c.rn != nil {
 		r.Term, r.Index = c.state.term, c.last
-		if c.recover != 0 {
+		r.Reject = c.recover != 0 // which raft does not use here
+		if r.Reject {
 			r.Index = max(r.Index, 1)
 		}
 	}
@@ -118,14 +123,14 @@ func (c *Core) stepProbeReply(m *Message) {
 	if c.blank.heard == nil {
 		c.blank.heard = make(map[uint64]probeReply)
 	}
-	c.blank.heard[m.From] = probeReply{term: m.Term, last: m.Index}
+	c.blank.heard[m.From] = probeReply{term: m.Term, last: m.Index, recovering: m.Reject}
 	c.tryEnter()
 }
 
-// tryEnter takes part once every other member has answered, if one of them has something.
+// tryEnter takes part once every other member has answered, if so many have what they had that one of them is among any majority.
 func (c *Core) tryEnter() {
 	var term, last uint64
-	blank := 1
+	without := 1
 	for _, id := range c.cfg.Peers {
 		if id == c.cfg.ID {
 			continue
@@ -135,26 +140,26 @@ func (c *Core) tryEnter() {
 			return
 		}
 		term, last = max(term, r.term), max(last, r.last)
-		if r.blank() {
-			blank++
+		if !r.knows() {
+			without++
 		}
 	}
-	if blank == len(c.cfg.Peers) {
+	if 2*without > len(c.cfg.Peers) {
 		if !c.blank.lost {
 			c.blank.lost, c.blank.again = true, c.now+blankRetry
-			c.cfg.Logger.Error("THE FILES OF THIS COPY ARE GONE, and nobody whom it may ask has any: it takes no part, as to begin anew would be to forget what was acknowledged")
+			c.cfg.Logger.Error("THE FILES OF THIS COPY ARE GONE, and those of most others, or they have not yet got back what was in theirs: it takes no part, as to go on would be to forget what was acknowledged",
+				"members", len(c.cfg.Peers), "without", without)
 		}
 		return
 	}
 	// In term and before, this replica may have voted. In term+1 it votes for itself, and so never for another.
 	c.blank.entered = true
 	c.blank.hs = raftpb.HardState{Term: term + 1, Vote: c.cfg.ID}
-	c.blank.meta = Meta{Conf: ConfState{Voters: c.cfg.Peers}}
-	// What was committed is in the logs of others, unless most members have lost theirs.
-	if last > 0 || 2*blank > len(c.cfg.Peers) {
+	c.blank.meta = Meta{Conf: ConfState{Voters: c.cfg.Peers}, Member: c.cfg.ID, Incarnation: c.cfg.Incarnation}
+	if last > 0 {
 		c.blank.meta.Recover = term + 1
 	}
-	c.cfg.Logger.Warn("a replica whose files are gone takes part", "term", term+1, "recover", c.blank.meta.Recover, "members_without_files", blank)
+	c.cfg.Logger.Warn("a replica whose files are gone takes part", "term", term+1, "recover", c.blank.meta.Recover, "members_without_files", without)
 	c.out.Appends = append(c.out.Appends, AppendWork{Meta: &c.blank.meta, HardState: c.blank.hs, Sync: true})
 }
 

@@ -31,6 +31,9 @@ func load(cfg Config) (CoreConfig, error) {
 	if err != nil {
 		return start, err
 	}
+	if err := known(cfg, meta, &start); err != nil {
+		return start, err
+	}
 	nothing := log.LastIndex() == 0 && raft.IsEmptyHardState(start.HardState) && start.Applied == 0
 	switch {
 	case nothing && cfg.Fresh:
@@ -45,6 +48,9 @@ func load(cfg Config) (CoreConfig, error) {
 		return start, nil
 	}
 	start.Meta = meta
+	if err := noteIncarnation(cfg, meta); err != nil {
+		return start, err
+	}
 	if err := finishInstall(cfg, meta); err != nil {
 		return start, err
 	}
@@ -70,7 +76,7 @@ func load(cfg Config) (CoreConfig, error) {
 
 // begin makes a replica that its node has never had (Config.Fresh) a durable one: it has a Meta, and a term, after which it is not blank any more.
 func begin(cfg Config, start CoreConfig) (CoreConfig, error) {
-	m := Meta{Conf: ConfState{Voters: slices.Sorted(slices.Values(cfg.Peers))}}
+	m := Meta{Conf: ConfState{Voters: slices.Sorted(slices.Values(cfg.Peers))}, Member: cfg.ID}
 	if err := cfg.Meta.Save(&m); err != nil {
 		return start, err
 	}

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"fmt"
 
 	"go.etcd.io/raft/v3"
@@ -31,6 +32,7 @@ func (r *Replica) appendWorker() {
 func (r *Replica) appendAll(works []AppendWork, hs *raftpb.HardState) error {
 	var entries []raftpb.Entry
 	sync := false
+	var entered *Meta
 	flush := func() error {
 		if !sync {
 			return nil
@@ -52,6 +54,7 @@ func (r *Replica) appendAll(works []AppendWork, hs *raftpb.HardState) error {
 			if err := r.prepareAppend(w); err != nil {
 				return err
 			}
+			entered = cmp.Or(w.Meta, entered)
 		}
 		if !raft.IsEmptyHardState(w.HardState) {
 			*hs = w.HardState
@@ -63,7 +66,10 @@ func (r *Replica) appendAll(works []AppendWork, hs *raftpb.HardState) error {
 		}
 		sync = sync || w.Sync
 	}
-	return flush()
+	if err := flush(); err != nil || entered == nil {
+		return err
+	}
+	return noteIncarnation(r.cfg, entered) // before it takes part
 }
 
 // prepareAppend does those parts of a work that come before the append.
