@@ -40,12 +40,13 @@ const (
 	faultMetaRot                      // a block of the metadata cannot be read any more
 	faultUpgrade                      // a node is restarted with the newer release
 	faultRuin                         // most members lose their disks, once
+	faultOldDisk                      // a disk comes back that the node has gone on without
 	faultKinds
 )
 
 func (k faultKind) String() string {
 	return [...]string{"kill", "crash", "crash-all", "pause", "isolation", "one-way", "bridge", "split", "cut-clients", "heal", "noise",
-		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot", "upgrade", "ruin"}[k]
+		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot", "upgrade", "ruin", "old-disk"}[k]
 }
 
 // FaultNames returns the names of the kinds of fault, in the order of Stats.Faults.

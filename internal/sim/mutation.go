@@ -39,11 +39,13 @@ const (
 	WitnessAhead
 	// BeginAnew lets a node that lost its disk take itself for a new member.
 	BeginAnew
+	// ForgetIncarnation lets a node start with files that it has gone on without.
+	ForgetIncarnation
 	mutations
 )
 
 func (m Mutation) String() string {
-	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-damage", "witness-ahead", "begin-anew"}
+	names := [...]string{"none", "ack-before-majority", "skip-log-sync", "skip-object-sync", "serve-after-lease", "forget-reply", "apply-twice", "cut-snapshot", "ignore-damage", "witness-ahead", "begin-anew", "forget-incarnation"}
 	if int(m) < len(names) {
 		return names[m]
 	}
@@ -115,6 +117,10 @@ func (m Mutation) faults() *Faults {
 		// Damage that shows soon, when others are away.
 		f.Interval = 60 * time.Millisecond
 		f.Weights[faultRot], f.Weights[faultKill], f.Weights[faultIsolate], f.Weights[faultHeal] = 4, 6, 3, 3
+	case ForgetIncarnation:
+		// Disks that are lost and found, while others are away.
+		f.Interval, f.AtLeader = 250*time.Millisecond, 0.8
+		f.Weights[faultReplace], f.Weights[faultIsolate], f.Weights[faultKill], f.Weights[faultHeal] = 2, 2, 2, 6
 	default:
 		return nil
 	}

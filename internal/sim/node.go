@@ -58,6 +58,10 @@ type node struct {
 	rottenAt int64 // when that began, or happened again
 	// marked: a process on it has met damage of its copy, and no check has read all of it since.
 	marked bool
+	// incarnation is what the node remembers of that. outdated: its disk is one that it has gone on without; newer is the one that it went on with.
+	incarnation uint64
+	outdated    bool
+	newer       disk
 	// lost: the disk was replaced and what was on it is not yet back.
 	lost bool
 	// release is the newest cluster version that the program on it knows, reported what it said of that when it started last.
@@ -150,6 +154,7 @@ func (n *node) start() {
 		n.refused(err)
 		return
 	}
+	n.started()
 	if !n.bad() && n.armed == 0 {
 		n.faulty = false
 	}
@@ -169,6 +174,7 @@ func (n *node) refused(err error) {
 	}
 	w.note("refused", n.id)
 	switch {
+	case n.refusedOld(err):
 	case n.bad() && w.hopeless():
 		w.void()
 		return
@@ -244,7 +250,7 @@ func (l *life) join(fsys simFS, sm replica.StateMachine) (err error) {
 		retain = 4 << 10
 	}
 	l.manual, err = replica.NewManual(n.clock(), replica.Config{
-		ID: n.id, Peers: n.w.first, Fresh: n.fresh, Log: l.log, Meta: replica.MetaFile{FS: fsys, Name: n.dir() + "/replica.json"}, StateMachine: sm,
+		ID: n.id, Peers: n.w.first, Fresh: n.fresh, Incarnations: incarnations{n}, Log: l.log, Meta: replica.MetaFile{FS: fsys, Name: n.dir() + "/replica.json"}, StateMachine: sm,
 		Transport: noTransport{}, Clock: processClock{l}, Applied: l.applied, Fatal: l.fatal, Logger: quiet,
 		CheckpointBytes: 64 << 10, RetainBytes: retain, RetainMaxBytes: 2 * retain, MaxEntryBytes: 30 << 10,
 		MessageBytes: 16 << 10, InflightBytes: 128 << 10, ApplyBytes: 64 << 10,
@@ -472,15 +478,16 @@ func (n *node) interrupt(l *life) {
 }
 
 // bad reports whether something of what the node stored may be lost.
-func (n *node) bad() bool { return n.damaged || n.rotten || n.empty }
+func (n *node) bad() bool { return n.damaged || n.rotten || n.empty || n.outdated }
 
 // replaceDisk puts in an empty disk.
 func (n *node) replaceDisk() {
 	n.stop()
 	n.w.note("replace", n.id)
 	n.w.stats.Faults[faultReplace]++
+	n.keepOld()
 	n.newDisk()
-	n.damaged, n.rotten, n.marked, n.lost, n.faulty = false, false, false, true, false
+	n.damaged, n.rotten, n.marked, n.outdated, n.lost, n.faulty = false, false, false, false, true, false
 }
 
 // whole reports whether the node has everything that it had before its disk was replaced.

@@ -8,7 +8,7 @@ import (
 	"holdfast/internal/replica"
 )
 
-// Ruin: most members lose their disks at once. Something may have been acknowledged then that is on no disk any more, so nobody may serve, for ever, and who has lost something says so.
+// Ruin: most members lose their disks at once, or their logs are damaged. Something may have been acknowledged then that is on no disk any more, so nobody may serve, for ever, and who has lost something says so.
 
 // ruinChance is how many of the seeds are of a ruin, among those that draw their faults.
 const ruinChance = 0.08
@@ -28,6 +28,9 @@ func (w *World) drawRuin() {
 		w.faults.Weights[k] = 0
 	}
 }
+
+// ruinedLogs is how many of those that lose something keep their disks, with a damaged log.
+const ruinedLogs = 0.3
 
 // ruin takes the disks of most members away, with the power of all.
 func (w *World) ruin() {
@@ -50,13 +53,38 @@ func (w *World) ruin() {
 	for _, i := range rng.Perm(len(w.nodes))[:gone] {
 		n := w.nodes[i]
 		w.note("ruin", n.id)
-		n.newDisk()
+		if !rng.chance(ruinedLogs) || w.cfg.Mutation != NoMutation || !n.damageLog(rng) {
+			n.newDisk()
+		}
 		n.faulty = true // or it could not refuse to start
 		w.ruined[n] = true
 	}
 	for _, n := range w.nodes {
 		w.after(n.rng.between(10*msec, 500*msec), n.start)
 	}
+}
+
+// A segment begins with a page, then come frames, the first with a header of so many bytes at least (package wal).
+const (
+	segmentPage = 4096
+	frameHeader = 104
+)
+
+// damageLog flips a bit in the first frame of some sealed segments of the log, which nothing hides. It reports whether there are any.
+func (n *node) damageLog(rng stream) bool {
+	sealed := n.sealed()
+	if len(sealed) < 2 {
+		return false
+	}
+	sealed = sealed[:len(sealed)-1] // the last may be the one that is being written, with one prepared behind it
+	for _, i := range rng.Perm(len(sealed))[:1+rng.IntN(len(sealed))] {
+		if err := n.disk.FlipBit(sealed[i], segmentPage+rng.Int64N(frameHeader), uint(rng.IntN(8))); err != nil {
+			n.w.fail("damage a log: %v", err)
+		}
+		n.w.logf("%s is damaged", sealed[i])
+	}
+	n.w.stats.Faults[faultRot]++
+	return true
 }
 
 // settleRuined heals what can be healed, and expects that nobody serves, that each member that has lost something says so, and that clients were told nothing wrong.

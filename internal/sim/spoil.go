@@ -62,6 +62,7 @@ func (f *fault) emptyDisk(n *node) {
 	}
 	w.note("files gone", n.id)
 	n.stop()
+	n.keepOld()
 	n.newDisk()
 	n.empty, n.faulty = true, true
 	w.after(f.rng.between(10*msec, 200*msec), n.start)
@@ -110,16 +111,11 @@ func (w *World) mayLoseDisk(n *node) bool {
 // to anybody.
 func (f *fault) rot(n *node) {
 	w := f.w
-	dir := n.dir() + "/log"
-	names, err := n.disk.List(dir)
-	if err != nil {
+	sealed := n.sealed()
+	if len(sealed) == 0 {
 		return
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".seg") })
-	if len(names) < 2 {
-		return
-	}
-	name := path.Join(dir, names[f.rng.IntN(len(names)-1)]) // not the one that is being written
+	name := sealed[f.rng.IntN(len(sealed))]
 	info, err := n.disk.Stat(name)
 	if err != nil || info.Size == 0 {
 		return
@@ -131,4 +127,18 @@ func (f *fault) rot(n *node) {
 	w.stats.Faults[faultRot]++
 	w.logf("bit rot in %s at %d", name, off)
 	n.damaged, n.faulty = true, true
+}
+
+// sealed returns the segments of the log but the one that is being written.
+func (n *node) sealed() []string {
+	dir := n.dir() + "/log"
+	names, err := n.disk.List(dir)
+	if err != nil {
+		return nil
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".seg") })
+	for i := range names {
+		names[i] = path.Join(dir, names[i])
+	}
+	return names[:max(len(names)-1, 0)]
 }

@@ -61,6 +61,7 @@ type Stats struct {
 	Rotten     int // reads that were answered with rotten data
 	Unreadable int // calls that a node with rotten metadata could not answer, when nobody could take over from it
 	Aside      int // times that a leader with rotten metadata began to hand over
+	Outdated   int // starts that a node refused with a disk that it had gone on without
 	Void       int // runs that ended because rot had spread to so many copies that nothing is promised
 	Faults     [faultKinds]int
 	Histories  int
