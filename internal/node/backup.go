@@ -202,7 +202,7 @@ func (n *Node) beginRestored(v *cluster.Volume, s *service, dir string) error {
 	if err := s.wal.Append(wal.Batch{HardState: raftpb.HardState{Term: term, Commit: index}}); err != nil {
 		return fmt.Errorf("begin the log after what was restored: %w", err)
 	}
-	meta := replica.Meta{Conf: replica.ConfState{Voters: v.First}, ConfIndex: index, Member: v.MemberID(n.id.Node)}
+	meta := replica.Meta{Conf: replica.ConfState{Voters: v.First}, ConfIndex: index, Files: replica.Files{Group: n.groupName(v), Member: v.MemberID(n.id.Node)}}
 	if err := (replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}).Save(&meta); err != nil {
 		return err
 	}

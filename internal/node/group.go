@@ -36,7 +36,7 @@ func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (me
 	cfg.ID, cfg.Peers, cfg.Fresh = v.MemberID(n.id.Node), v.First, !known
 	cfg.Timing = timing(n.cluster.state().Timing)
 	cfg.Meta = replica.MetaFile{FS: vfs.OS(), Name: filepath.Join(dir, metaFile)}
-	cfg.Incarnations = incarnations{n.begun, uint64(v.ID)}
+	cfg.Group, cfg.Incarnations = n.groupName(v), incarnations{n.begun, uint64(v.ID)}
 	cfg.Clock, cfg.Fatal = n.clock, n.fail
 	cfg.Name = func(member uint64) string { return n.nodeName(transport.NodeOf(member)) }
 	r, err := replica.New(cfg)
@@ -48,6 +48,11 @@ func (n *Node) newReplica(v *cluster.Volume, dir string, cfg replica.Config) (me
 		return member{}, fmt.Errorf("begin: %w", err)
 	}
 	return member{r}, nil
+}
+
+// groupName is the name of a volume's group among those of all clusters.
+func (n *Node) groupName(v *cluster.Volume) string {
+	return fmt.Sprintf("%s/%d", n.cluster.state().ID, v.ID)
 }
 
 // groupLink is a group's connection to the other nodes. The replica must exist before it can join; it sends nothing before it is started.

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,28 +103,29 @@ func TestFilesOfFirstRelease(t *testing.T) {
 	n := c.nodes[0]
 	c.mustStop(n)
 	file := filepath.Join(volumeFolder(t, n), metaFile)
-	// member returns what the file says of that, and takes it out if it is to.
-	member := func(takeOut bool) (member any) {
+	// whose returns what the file says of that, and takes it out if it is to.
+	whose := func(takeOut bool) string {
 		var meta map[string]any
 		text, err := os.ReadFile(file)
 		if err == nil {
 			err = json.Unmarshal(text, &meta)
 		}
-		member = meta["member"]
+		group, member := meta["group"], meta["member"]
 		if takeOut {
+			delete(meta, "group")
 			delete(meta, "member")
 			text, _ = json.Marshal(meta)
 			err = errors.Join(err, os.WriteFile(file, text, 0o600))
 		}
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || group == nil || member == nil {
+			t.Fatalf("group %v, member %v, %v", group, member, err)
 		}
-		return member
+		return fmt.Sprint(group, member)
 	}
-	was := member(true)
+	was := whose(true)
 	c.start(n)
 	c.mustRead(cl, "f", []byte("old"))
-	if now := member(false); was == nil || now != was {
-		t.Errorf("files of member %v, and later of %v", was, now)
+	if now := whose(false); now != was {
+		t.Errorf("the files are of %s, and were of %s", now, was)
 	}
 }

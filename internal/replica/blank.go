@@ -155,7 +155,7 @@ func (c *Core) tryEnter() {
 	// In term and before, this replica may have voted. In term+1 it votes for itself, and so never for another.
 	c.blank.entered = true
 	c.blank.hs = raftpb.HardState{Term: term + 1, Vote: c.cfg.ID}
-	c.blank.meta = Meta{Conf: ConfState{Voters: c.cfg.Peers}, Member: c.cfg.ID, Incarnation: c.cfg.Incarnation}
+	c.blank.meta = Meta{Conf: ConfState{Voters: c.cfg.Peers}, Files: c.cfg.Files}
 	if last > 0 {
 		c.blank.meta.Recover = term + 1
 	}

@@ -38,8 +38,8 @@ type CoreConfig struct {
 	HardState raftpb.HardState
 	// Meta is the replica's Meta, with Conf containing every change up to Applied; nil if it is blank.
 	Meta *Meta
-	// Incarnation is the one that begins if it is blank (IncarnationStore).
-	Incarnation uint64
+	// Files says whose files it begins if it is blank.
+	Files Files
 	// Applied is the state machine's applied index; 0 if it holds nothing valid.
 	Applied uint64
 	// Invalid tells that an installation was begun and not finished, so that not even an empty state is there to apply the log to.

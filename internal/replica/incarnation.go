@@ -14,35 +14,46 @@ type IncarnationStore interface {
 	SetIncarnation(n uint64) error
 }
 
+// Files says whose files a replica's are. Those of the first release do not.
+type Files struct {
+	// Group is Config.Group, Member Config.ID.
+	Group  string `json:"group,omitempty"`
+	Member uint64 `json:"member,omitempty"`
+	// Incarnation is which of the member's incarnations they are of (IncarnationStore).
+	Incarnation uint64 `json:"incarnation,omitempty"`
+}
+
 var (
 	// ErrOldFiles is why a replica does not start that has gone on without the files that it finds now.
 	ErrOldFiles = errors.New("its files are older than what it has promised since")
-	// ErrForeignFiles is why a replica does not start that finds the files of another member.
+	// ErrForeignFiles is why a replica does not start that finds the files of another member, or of a member of another group.
 	ErrForeignFiles = errors.New("its files are another member's")
 )
 
-// known checks that the files are those of this member, and settles which incarnation begins if it has to do without.
-func known(cfg Config, meta *Meta, start *CoreConfig) error {
+// known checks that the files are those of this member, and returns whose those are that it begins if it has to do without.
+func known(cfg Config, meta *Meta) (Files, error) {
+	mine := Files{Group: cfg.Group, Member: cfg.ID}
 	if cfg.Incarnations != nil {
-		start.Incarnation = cfg.Incarnations.Incarnation()
+		mine.Incarnation = cfg.Incarnations.Incarnation()
 	}
 	switch {
 	case meta == nil:
 	case meta.Member == 0:
-		// The first release wrote them, which knew of no incarnations.
-		meta.Member, meta.Incarnation = cfg.ID, start.Incarnation
+		meta.Files = mine
 		if err := cfg.Meta.Save(meta); err != nil {
-			return err
+			return mine, err
 		}
-	case meta.Member != cfg.ID:
-		return fmt.Errorf("replica: %w: they are of member %d (%s), and this is member %d (%s)", ErrForeignFiles, meta.Member, cfg.Name(meta.Member), cfg.ID, cfg.Name(cfg.ID))
-	case meta.Incarnation < start.Incarnation:
-		return fmt.Errorf("replica: %w: it went on when they were gone, and got its data from the others. If the newer files are still there, as under a mount, put them back and start it again", ErrOldFiles)
+	case meta.Group != mine.Group:
+		return mine, fmt.Errorf("replica: %w: they are of group %s, and this is group %s", ErrForeignFiles, meta.Group, mine.Group)
+	case meta.Member != mine.Member:
+		return mine, fmt.Errorf("replica: %w: they are of member %d (%s), and this is member %d (%s)", ErrForeignFiles, meta.Member, cfg.Name(meta.Member), mine.Member, cfg.Name(mine.Member))
+	case meta.Incarnation < mine.Incarnation:
+		return mine, fmt.Errorf("replica: %w: it went on when they were gone, and got its data from the others. If the newer files are still there, as under a mount, put them back and start it again", ErrOldFiles)
 	default:
-		start.Incarnation = meta.Incarnation
+		mine.Incarnation = meta.Incarnation
 	}
-	start.Incarnation++
-	return nil
+	mine.Incarnation++
+	return mine, nil
 }
 
 // noteIncarnation makes durable that the member goes on with the files that meta belongs to, and with no earlier ones.

@@ -20,9 +20,7 @@ type Meta struct {
 	// Conf is the membership, which contains every change up to ConfIndex. Changes after it are found in the log.
 	Conf      ConfState `json:"conf"`
 	ConfIndex uint64    `json:"confIndex"`
-	// Member is whose files these are, and Incarnation which of its incarnations they are of (IncarnationStore). Files of the first release have neither.
-	Member      uint64 `json:"member,omitempty"`
-	Incarnation uint64 `json:"incarnation,omitempty"`
+	Files
 	// Installing is the snapshot whose installation was begun last. If the state machine turns out to be at its index, it was finished.
 	Installing *SnapshotMeta `json:"installing,omitempty"`
 }

@@ -95,7 +95,8 @@ type Config struct {
 	Event func(Event)
 	// Fatal is called once if the replica cannot go on: storage failed, or an invariant broke. The process should exit. It must not call Close.
 	Fatal func(error)
-	// Incarnations is kept apart from Log, Meta and StateMachine. Nil: files that come back after the member has gone on without them are taken for its own.
+	// Group is the group's name among all that there ever were: files of another one are refused. Incarnations is kept apart from Log, Meta and StateMachine. Nil: files that come back after the member has gone on without them are taken for its own.
+	Group        string
 	Incarnations IncarnationStore
 	// Logger defaults to slog.Default(); Name is what it calls a member, by default the member's number.
 	Logger *slog.Logger

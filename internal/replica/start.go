@@ -31,7 +31,7 @@ func load(cfg Config) (CoreConfig, error) {
 	if err != nil {
 		return start, err
 	}
-	if err := known(cfg, meta, &start); err != nil {
+	if start.Files, err = known(cfg, meta); err != nil {
 		return start, err
 	}
 	nothing := log.LastIndex() == 0 && raft.IsEmptyHardState(start.HardState) && start.Applied == 0
@@ -76,7 +76,7 @@ func load(cfg Config) (CoreConfig, error) {
 
 // begin makes a replica that its node has never had (Config.Fresh) a durable one: it has a Meta, and a term, after which it is not blank any more.
 func begin(cfg Config, start CoreConfig) (CoreConfig, error) {
-	m := Meta{Conf: ConfState{Voters: slices.Sorted(slices.Values(cfg.Peers))}, Member: cfg.ID}
+	m := Meta{Conf: ConfState{Voters: slices.Sorted(slices.Values(cfg.Peers))}, Files: Files{Group: cfg.Group, Member: cfg.ID}}
 	if err := cfg.Meta.Save(&m); err != nil {
 		return start, err
 	}
