@@ -12,7 +12,7 @@ import (
 // TestShrink makes failures smaller, and replays what is left by the flags that are printed.
 func TestShrink(t *testing.T) {
 	m := AckBeforeMajority
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	seed, first := uint64(0), New(Config{Mutation: m})
 	for first.Run() == nil || len(first.Strikes()) < 4 {
