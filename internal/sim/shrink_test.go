@@ -60,9 +60,9 @@ func parseArgs(t *testing.T, args []string) Config {
 
 // TestArgs checks that the flags of a configuration make it again.
 func TestArgs(t *testing.T) {
-	cfg := Config{Seed: 7, Nodes: 5, Kind: Elastic, Duration: 1234567, Mutation: ApplyTwice, From: 1, Ruin: true, Only: []int{}, Off: []string{"kill", "crash-all"}, Processes: []int{0, 14}, Operations: 3}
+	cfg := Config{Seed: 7, Nodes: 5, Kind: Elastic, Duration: 1234567, Mutation: ApplyTwice, From: 1, Ruin: true, Endure: 4, Only: []int{}, Off: []string{"kill", "crash-all"}, Processes: []int{0, 14}, Operations: 3}
 	got := parseArgs(t, cfg.Args())
-	if !slices.Equal(got.Args(), cfg.Args()) || got.Only == nil || len(got.Args()) != 21 {
+	if !slices.Equal(got.Args(), cfg.Args()) || got.Only == nil || len(got.Args()) != 23 {
 		t.Errorf("%q became %q", cfg.Args(), got.Args())
 	}
 	for _, bad := range [][]string{{"-only", "x"}, {"-processes", "1,"}, {"-off", "rain"}, {"-kind", "large"}, {"-from", "99"}, {"-mutation", "small"}} {

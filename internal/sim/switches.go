@@ -42,6 +42,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 		return nil
 	})
 	fs.BoolVar(&c.Ruin, "ruin", c.Ruin, "take the disks of most members away at some moment; otherwise by the seed")
+	fs.IntVar(&c.Endure, "endure", c.Endure, "how often a node goes when all is well after the faults, and the others have to go on")
 	fs.Func("only", "`numbers` of the faults that strike, 3,17; none for none", func(s string) (err error) {
 		c.Only, err = parseNumbers(s)
 		return err
@@ -86,6 +87,7 @@ func (c *Config) Args() []string {
 	if c.Ruin {
 		args = append(args, "-ruin")
 	}
+	add(c.Endure != 0, "endure", c.Endure)
 	add(c.Only != nil, "only", formatNumbers(c.Only))
 	add(len(c.Off) > 0, "off", strings.Join(c.Off, ","))
 	add(c.Processes != nil, "processes", formatNumbers(c.Processes))

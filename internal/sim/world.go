@@ -32,6 +32,8 @@ type Config struct {
 	Mutation Mutation
 	// Ruin takes the disks of most members away at some moment; otherwise it is by the seed whether that happens.
 	Ruin bool
+	// Endure is how often a node goes when all is well after the faults, while clients work.
+	Endure int
 	// Only are the numbers of the faults that strike, see Strike; nil: all do.
 	Only []int
 	// Off are the kinds of fault that do not strike, see FaultNames.
@@ -61,6 +63,7 @@ type Stats struct {
 	Rotten     int // reads that were answered with rotten data
 	Unreadable int // calls that a node with rotten metadata could not answer, when nobody could take over from it
 	Aside      int // times that a leader with rotten metadata began to hand over
+	Endured    int // times that a node went when all was well
 	Outdated   int // starts that a node refused with a disk that it had gone on without
 	Void       int // runs that ended because rot had spread to so many copies that nothing is promised
 	Faults     [faultKinds]int
@@ -301,8 +304,13 @@ func (w *World) settle() {
 		return
 	}
 	w.note("settle")
-	w.chaos, w.working = false, false
+	w.chaos = false
 	w.heal()
+	w.endure()
+	if w.err != nil {
+		return
+	}
+	w.working = false
 	if !w.runUntil(settleBound, w.clientsIdle) {
 		w.fail("%d calls were not answered within %v after the last fault: %s", w.waitingCalls(), time.Duration(settleBound), w.describe())
 		return
