@@ -13,7 +13,7 @@ import (
 // chaosFault impairs one node. Two of different parts can be had at once.
 type chaosFault struct {
 	name string
-	part string // "process", "network", "disk", "clock" or "role"
+	part string // "process", "files", "network", "disk", "clock" or "role"
 	// apply impairs the node and returns what undoes that.
 	apply func(ctx context.Context, c *Cluster, n *Node) (heal func() error, err error)
 }
@@ -23,6 +23,7 @@ var chaosFaults = []chaosFault{
 	{string(LossKill), "process", kill},
 	{string(LossStop), "process", lossOf(LossStop)},
 	{"SIGTERM", "process", terminate},
+	{"files of its copy gone", "files", filesGone},
 	{string(LossLink), "network", lossOf(LossLink)},
 	{"cut off at the bridge", "network", network((*Network).Cut, (*Network).Mend)},
 	{"loss of what it sends", "network", network((*Network).DropFrom, (*Network).Pass)},
@@ -37,6 +38,13 @@ var chaosFaults = []chaosFault{
 
 // chaosReserve is the reserve in the configuration of nodes.
 const chaosReserve = 64 << 20
+
+// goesWith reports whether a node can have both faults at once. A process that is stopped does not start without its files, and one without room does not ask for them.
+func (f chaosFault) goesWith(o chaosFault) bool {
+	files := f.part == "files" || o.part == "files"
+	other := func(part string) bool { return f.part == part || o.part == part }
+	return f.part != o.part && !other("role") && !(files && (other("process") || other("disk")))
+}
 
 func lossOf(how Loss) func(context.Context, *Cluster, *Node) (func() error, error) {
 	return func(ctx context.Context, c *Cluster, n *Node) (func() error, error) { return c.Lose(ctx, n, how) }

@@ -133,7 +133,7 @@ func (x *chaos) round() {
 	}
 	faults := []chaosFault{chaosFaults[x.rnd.IntN(len(chaosFaults))]}
 	second := chaosFaults[x.rnd.IntN(len(chaosFaults))]
-	if second.part != faults[0].part && second.part != "role" && faults[0].part != "role" && x.rnd.IntN(3) == 0 {
+	if second.goesWith(faults[0]) && x.rnd.IntN(3) == 0 {
 		faults = append(faults, second)
 	}
 	hold, untilBack, all := time.Duration(x.rnd.IntN(3000))*time.Millisecond, x.rnd.IntN(2) == 0, x.rnd.IntN(10) == 0
