@@ -13,7 +13,8 @@ import (
 
 // Load is a load that runs on a guest, see work.LoadArgs.
 type Load struct {
-	task *control.Task
+	guest *Guest
+	task  *control.Task
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each event
@@ -34,7 +35,7 @@ func (g *Guest) StartLoad(ctx context.Context, args work.LoadArgs) (*Load, error
 	if args.Name == "" {
 		args.Name = g.Name
 	}
-	l := &Load{changed: make(chan struct{})}
+	l := &Load{guest: g, changed: make(chan struct{})}
 	task, err := g.Start(ctx, "load", args, l.event)
 	if err != nil {
 		return nil, err
@@ -79,9 +80,22 @@ func (l *Load) await(ctx context.Context, met func() bool) error {
 		case <-l.task.Done():
 			return fmt.Errorf("the load ended: %w", l.task.Wait(nil))
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the load: %w; its errors: %q", ctx.Err(), errs)
+			return fmt.Errorf("wait for the load: %w; its errors: %q; its network:\n%s", ctx.Err(), errs, l.network())
 		}
 	}
+}
+
+// networkTimeout is for a guest that does nothing else.
+const networkTimeout = 5 * time.Second
+
+// network is what the guest's kernel says of its network, or why it says nothing.
+func (l *Load) network() (state string) {
+	ctx, cancel := context.WithTimeout(context.Background(), networkTimeout)
+	defer cancel()
+	if err := l.guest.Run(ctx, "network", nil, &state); err != nil {
+		return "the guest does not answer: " + err.Error()
+	}
+	return state
 }
 
 // AwaitBeats waits until the probe has sent a number of beats after a time.
