@@ -89,6 +89,7 @@ func (n *node) newDisk() {
 	n.disk.SetTornSectors(false)
 	n.fresh = n.disks > 1 && n.w.cfg.Mutation == BeginAnew
 	n.store = newStore(n.w, n.rng)
+	n.outdated, n.newer = false, disk{}
 }
 
 // clock is the node's monotonic clock.
@@ -487,7 +488,7 @@ func (n *node) replaceDisk() {
 	n.w.stats.Faults[faultReplace]++
 	n.keepOld()
 	n.newDisk()
-	n.damaged, n.rotten, n.marked, n.outdated, n.lost, n.faulty = false, false, false, false, true, false
+	n.damaged, n.rotten, n.marked, n.lost, n.faulty = false, false, false, true, false
 }
 
 // whole reports whether the node has everything that it had before its disk was replaced.
