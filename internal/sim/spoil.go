@@ -72,7 +72,7 @@ func (f *fault) emptyDisk(n *node) {
 // replaceEmpty puts a new node in the place of one that has lost its files, as soon as somebody leads who can let it in.
 func (w *World) replaceEmpty(n *node) {
 	switch {
-	case n.retired:
+	case n.retired || !n.empty: // it has the files again that it had
 	case n.up != nil && n.up.failed == nil && n.hasAll():
 		n.empty = false // nobody has noticed, and it has everything again
 		w.stats.Faults[faultReplace]++
