@@ -28,8 +28,8 @@ var ErrDamaged = errors.New("gateway: this node's copy of the volume is damaged"
 
 // Raft is what the gateway needs of a raft group.
 type Raft interface {
-	// Serving reports whether this node leads, holds the lease now and has applied an entry of its own term.
-	Serving() bool
+	// ServingTerm returns the term in which this node leads, holds the lease now and has applied an entry of its own; 0 if it does not.
+	ServingTerm() uint64
 	// Propose hands an entry to raft. The entry belongs to raft afterwards. An error means that it will never be applied.
 	// It may wait while too much is under way.
 	Propose(entry []byte) error
@@ -72,12 +72,18 @@ type Config struct {
 
 // Gateway serves one volume at one node. Safe for concurrent use.
 type Gateway struct {
-	cfg   Config
-	front atomic.Pointer[nfs4.Front] // nil while not leading
+	cfg Config
+	led atomic.Pointer[leadership] // nil while not leading
 
 	counter atomic.Uint64
 	mu      sync.Mutex
 	waiting map[uint64]waiter // by proposal number
+}
+
+// leadership is one that Lead told of.
+type leadership struct {
+	term  uint64
+	front *nfs4.Front
 }
 
 type waiter struct {
@@ -138,23 +144,29 @@ func (g *Gateway) program(prog, vers uint32) volume.Program {
 	return nil
 }
 
+// serving returns the leadership that Lead told of last, if the node serves in it: not where it has lost that and leads again, before Follow and Lead tell. What an earlier leadership saw of slots
+// and leases says nothing of what clients did with the leaders in between.
+func (g *Gateway) serving() *leadership {
+	if l := g.led.Load(); l != nil && g.cfg.Raft.ServingTerm() == l.term {
+		return l
+	}
+	return nil
+}
+
 // admit runs the leader's own checks of an NFSv4 request (slot order, lease renewal) and fills in what only the leader knows. It returns a reply if there is nothing left to execute.
 func (g *Gateway) admit(conn Conn, req *Request) (reply []byte, err error) {
-	if !g.cfg.Raft.Serving() {
+	l := g.serving()
+	if l == nil {
 		return nil, ErrNotServing
 	}
 	req.Time = g.cfg.Clock.WallNS()
 	if req.program != volume.Program(g.cfg.NFS4) {
 		return nil, nil
 	}
-	front := g.front.Load()
-	if front == nil {
-		return nil, ErrNotServing
-	}
-	if reply, done := front.Admit(conn, &req.Request, req.Mutates, g.cfg.Clock.MonotonicNS()); done {
+	if reply, done := l.front.Admit(conn, &req.Request, req.Mutates, g.cfg.Clock.MonotonicNS()); done {
 		return reply, nil
 	}
-	req.SeqFlags = front.SeqFlags(&req.Request)
+	req.SeqFlags = l.front.SeqFlags(&req.Request)
 	return nil, nil
 }
 
@@ -172,7 +184,7 @@ func (g *Gateway) Read(conn Conn, req *Request, reply *xdr.Encoder) error {
 	}
 	damage := g.cfg.Volume.Read(&req.Request, reply)
 	// The state that was read was current only if the lease was still held afterwards. An entry that failed half done stops the replica, but not before readers can see it.
-	if g.cfg.Volume.Failed() || !g.cfg.Raft.Serving() {
+	if g.cfg.Volume.Failed() || g.serving() == nil {
 		reply.Truncate(start)
 		return ErrNotServing
 	}
@@ -227,7 +239,7 @@ func frame(e *volume.Entry, buf []byte, off int) []byte {
 
 // Command proposes an entry that no client waits for.
 func (g *Gateway) Command(kind volume.EntryKind, client netip.AddrPort, payload []byte) error {
-	if !g.cfg.Raft.Serving() {
+	if g.cfg.Raft.ServingTerm() == 0 {
 		return ErrNotServing
 	}
 	e := volume.Entry{Kind: kind, Time: g.cfg.Clock.WallNS(), Client: client, Random: g.cfg.Clock.Random(), Payload: payload}
@@ -265,16 +277,16 @@ func (g *Gateway) Applied(entry, reply []byte) {
 	}
 }
 
-// Lead makes the gateway start serving: the node became leader. Volatile state of an earlier leadership is forgotten. The caller runs the returned front's Run while it leads.
-func (g *Gateway) Lead() *nfs4.Front {
+// Lead makes the gateway start serving: the node became leader in a term. Volatile state of an earlier leadership is forgotten. The caller runs the returned front's Run while it leads.
+func (g *Gateway) Lead(term uint64) *nfs4.Front {
 	front := nfs4.NewFront(g.cfg.NFS4, g.cfg.Volume, g.cfg.Clock.MonotonicNS())
-	g.front.Store(front)
+	g.led.Store(&leadership{term, front})
 	return front
 }
 
 // Follow makes the gateway stop serving. It forgets all waiters: what they asked for may or may not happen; they will ask the next leader. The caller closes the connections.
 func (g *Gateway) Follow() {
-	g.front.Store(nil)
+	g.led.Store(nil)
 	g.mu.Lock()
 	dropped := g.waiting
 	g.waiting = make(map[uint64]waiter)
@@ -288,12 +300,12 @@ func (g *Gateway) Follow() {
 
 // Tick does the leader's periodic work: it proposes the expiry of clients whose lease has run out.
 func (g *Gateway) Tick() {
-	front := g.front.Load()
-	if front == nil || !g.cfg.Raft.Serving() {
+	l := g.serving()
+	if l == nil {
 		return
 	}
 	prog, vers := g.cfg.NFS4.Number()
-	for _, command := range front.Expired(g.cfg.Clock.MonotonicNS()) {
+	for _, command := range l.front.Expired(g.cfg.Clock.MonotonicNS()) {
 		// If this fails the node no longer leads, and the next leader counts afresh.
 		_ = g.Command(volume.EntryCommand, netip.AddrPort{}, volume.CommandPayload(prog, vers, command))
 	}
@@ -301,8 +313,8 @@ func (g *Gateway) Tick() {
 
 // ConnClosed forgets a connection.
 func (g *Gateway) ConnClosed(conn Conn) {
-	if front := g.front.Load(); front != nil {
-		front.ConnClosed(conn)
+	if l := g.led.Load(); l != nil {
+		l.front.ConnClosed(conn)
 	}
 }
 

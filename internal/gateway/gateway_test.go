@@ -293,6 +293,38 @@ func TestFollowStopsServing(t *testing.T) {
 	}
 }
 
+// TestAnotherTerm loses the leadership and has it again before the gateway is told: what it saw of slots and leases in the first one is not held against clients, who were served elsewhere since.
+func TestAnotherTerm(t *testing.T) {
+	h := newHarness(t)
+	s := h.newSession()
+	h.raft.term = 3
+	elsewhere := s.next(s.putfh(), mkdir4("a"))
+	for range 5 {
+		elsewhere = s.next(s.putfh(), getattr4())
+	}
+	var e xdr.Encoder
+	if err := h.g.Read(h.conn, h.decode(elsewhere, false), &e); !errors.Is(err, ErrNotServing) || e.Len() > 0 {
+		t.Errorf("Read: %v, %d bytes", err, e.Len())
+	}
+	if _, err := h.propose(s.same(s.putfh(), mkdir4("b"))); !errors.Is(err, ErrNotServing) || len(h.conn.replies) > 0 {
+		t.Errorf("Propose: %v, %d replies", err, len(h.conn.replies))
+	}
+	for range 12 {
+		h.clock.now += 10e9
+		h.g.Tick()
+	}
+	if len(h.raft.entries) > 0 {
+		t.Error("a client was expired by the leases of an earlier leadership")
+	}
+	h.g.Follow()
+	h.g.Lead(3)
+	e.Reset(nil)
+	h.must(h.g.Read(h.conn, h.decode(s.same(s.putfh(), getattr4()), false), &e))
+	if st := h.status(e.Bytes()); st != statusOK {
+		t.Errorf("status %d", st)
+	}
+}
+
 // TestDuplicates sends a request again after a change of leaders that lost its reply: what was executed is not executed again, and the reply is the first one.
 func TestDuplicates(t *testing.T) {
 	h := newHarness(t)
@@ -310,7 +342,7 @@ func TestDuplicates(t *testing.T) {
 			h.must(err)
 			// The leader changes before the entry is applied; its client connects to the next one, from another port.
 			h.g.Follow()
-			h.g.Lead()
+			h.g.Lead(1)
 			h.conn = &fakeConn{addr: h.conn.addr}
 			_, err = h.propose(tt.record)
 			h.must(err)

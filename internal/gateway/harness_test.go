@@ -32,12 +32,18 @@ type fakeRaft struct {
 	mu sync.Mutex
 	// serving answers Serving; the test may lose the lease in the middle of a request with it.
 	serving func() bool
+	term    uint64 // in which it serves
 	entries [][]byte
 	// refuse, if set, is called instead of taking the entry.
 	refuse func() error
 }
 
-func (r *fakeRaft) Serving() bool { return r.serving() }
+func (r *fakeRaft) ServingTerm() uint64 {
+	if !r.serving() {
+		return 0
+	}
+	return r.term
+}
 
 func (r *fakeRaft) Propose(entry []byte) error {
 	if r.refuse != nil {
@@ -100,7 +106,7 @@ type harness struct {
 
 func newHarness(t testing.TB) *harness {
 	t.Helper()
-	h := &harness{t: t, clock: &fakeClock{}, raft: &fakeRaft{serving: func() bool { return true }}, conn: &fakeConn{addr: netip.MustParseAddrPort("192.0.2.1:700")}}
+	h := &harness{t: t, clock: &fakeClock{}, raft: &fakeRaft{serving: func() bool { return true }, term: 1}, conn: &fakeConn{addr: netip.MustParseAddrPort("192.0.2.1:700")}}
 	p4 := nfs4.New(nfs4.Config{Volume: testVolume, Name: "test"})
 	programs := []volume.Program{p4, nfs3.New(testVolume)}
 	var err error
@@ -114,7 +120,7 @@ func newHarness(t testing.TB) *harness {
 		Volume: h.volume, Raft: h.raft, NFS4: p4, Programs: programs, Clock: h.clock, Node: testNode,
 		Rules: func(netip.Addr) []volume.Rule { return h.rules }, Full: func() bool { return h.full },
 	})
-	h.g.Lead()
+	h.g.Lead(1)
 	h.must(h.g.Command(volume.EntryExports, netip.AddrPort{}, volume.EncodeExports([]volume.ExportSpec{{Path: testExport, Mode: 0o777}})))
 	h.applyAll()
 	root := h.volume.Exports()[0].Root

@@ -69,7 +69,7 @@ func (s *service) applied(index uint64, entry, reply []byte) {
 // raft is the gateway's view of the raft group.
 type raft struct{ s *service }
 
-func (r raft) Serving() bool { return r.s.replica.Serving() }
+func (r raft) ServingTerm() uint64 { return r.s.replica.ServingTerm() }
 
 func (r raft) Propose(entry []byte) error { return r.s.replica.Propose(r.s.ctx, entry) }
 

@@ -311,7 +311,7 @@ func (s *service) lead(term uint64) {
 		s.log.Warn("the exports could not be published; it is tried again", "err", err)
 	}
 	s.full.Store(false) // says how it was when this node led before; the next look is soon
-	front := s.gate.Lead()
+	front := s.gate.Lead(term)
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.leadCtx, s.stopLeading, s.leading = ctx, cancel, new(sync.WaitGroup)
 	s.phases.set(serving)

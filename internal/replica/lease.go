@@ -167,6 +167,9 @@ func (c *Core) ServingUntil() int64 {
 // Serving reports whether this replica may answer from its own state at now.
 func (c *Core) Serving(now int64) bool { return now < c.ServingUntil() }
 
+// Term returns the term that this replica is in, 0 if it is blank.
+func (c *Core) Term() uint64 { return c.state.term }
+
 // noteServing sends the events about leadership.
 func (c *Core) noteServing() {
 	l := &c.lease

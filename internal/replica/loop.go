@@ -267,6 +267,7 @@ func (r *Replica) propose(now int64) {
 // dispatch publishes what has changed and hands out what there is to do, in this order: nothing that the others learn may be untrue here.
 func (r *Replica) dispatch(now int64) {
 	out := r.core.Take()
+	r.servingTerm.Store(r.core.Term())
 	r.servingUntil.Store(r.core.ServingUntil())
 	if r.failed.Load() != nil || r.ctx.Err() != nil {
 		r.servingUntil.Store(0)

@@ -95,8 +95,9 @@ type Config struct {
 	Event func(Event)
 	// Fatal is called once if the replica cannot go on: storage failed, or an invariant broke. The process should exit. It must not call Close.
 	Fatal func(error)
-	// Group is the group's name among all that there ever were: files of another one are refused. Incarnations is kept apart from Log, Meta and StateMachine. Nil: files that come back after the member has gone on without them are taken for its own.
-	Group        string
+	// Group is the group's name among all that there ever were: files of another one are refused.
+	Group string
+	// Incarnations is kept apart from Log, Meta and StateMachine. Nil: files that come back after the member has gone on without them are taken for its own.
 	Incarnations IncarnationStore
 	// Logger defaults to slog.Default(); Name is what it calls a member, by default the member's number.
 	Logger *slog.Logger
@@ -190,7 +191,9 @@ type Replica struct {
 
 	// servingUntil is Core.ServingUntil as of the last turn of the loop; it is stored before that turn's messages leave.
 	servingUntil atomic.Int64
-	missedTicks  atomic.Uint64
+	// servingTerm is the term of servingUntil, and is stored before that.
+	servingTerm atomic.Uint64
+	missedTicks atomic.Uint64
 	// voters are those of the configuration as of the last turn, never nil and never changed in place.
 	voters atomic.Pointer[[]uint64]
 	// checkpointNow is signalled when enough was logged for a checkpoint.
@@ -319,6 +322,14 @@ func (r *Replica) err() error {
 func (r *Replica) Serving() bool {
 	until := r.servingUntil.Load()
 	return until != 0 && r.cfg.Clock.MonotonicNS() < until
+}
+
+// ServingTerm returns the term in which Serving is true, 0 if it is not. Events come later: until LeaderLost of an earlier term and LeaderReady of this one have come, the caller knows of another leadership.
+func (r *Replica) ServingTerm() uint64 {
+	if !r.Serving() {
+		return 0
+	}
+	return r.servingTerm.Load()
 }
 
 // Propose hands data to the log and returns when it was accepted, not when it was applied: Config.Applied tells that. It waits while too much is

@@ -182,7 +182,7 @@ func (w *World) inflict(f *fault) {
 		if f.rng.chance(or(w.faults.Long, 0.3)) {
 			d = f.rng.between(300*msec, 3*sec)
 		}
-		n.pausedUntil = w.now + d
+		n.pausedUntil = max(n.pausedUntil, w.now+d)
 	case faultIsolate, faultOneWay, faultBridge, faultSplit, faultClients, faultHeal, faultNoise:
 		f.partition(n)
 	case faultTransfer:

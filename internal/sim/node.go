@@ -117,6 +117,7 @@ type life struct {
 	volume   *volume.Volume
 	gate     *gateway.Gateway
 	rng      stream
+	late     stream // of events that are heard of late
 	ended    bool
 	failed   error // fatal; the process is about to end
 	serve    service
@@ -147,7 +148,7 @@ func (n *node) start() {
 	n.lives++
 	n.w.note("start", n.id)
 	n.store.restart()
-	l := &life{n: n, w: n.w, started: n.w.now, rng: n.w.stream("life", n.id, uint64(n.lives)), rot: n.rotten}
+	l := &life{n: n, w: n.w, started: n.w.now, rng: n.w.stream("life", n.id, uint64(n.lives)), late: n.w.stream("late", n.id, uint64(n.lives)), rot: n.rotten}
 	n.up = l
 	if err := l.begin(); err != nil {
 		n.w.logf("node %d cannot start: %v", n.id, err)
@@ -534,15 +535,18 @@ func (c processClock) Random() uint64     { return c.l.rng.Uint64() }
 // raft is the gateway's view of the raft group.
 type raft struct{ l *life }
 
-func (r raft) Serving() bool {
+func (r raft) ServingTerm() uint64 {
 	l := r.l
-	if l.ended || l.failed != nil {
-		return false
+	switch {
+	case l.ended || l.failed != nil:
+	case l.w.cfg.Mutation == ServeAfterLease && l.w.chaos:
+		if l.open || l.stale {
+			return l.serve.term
+		}
+	case l.manual.Core.Serving(l.n.clock()):
+		return l.manual.Core.Term()
 	}
-	if l.w.cfg.Mutation == ServeAfterLease && l.w.chaos {
-		return l.open || l.stale
-	}
-	return l.manual.Core.Serving(l.n.clock())
+	return 0
 }
 
 func (r raft) Propose(entry []byte) error {

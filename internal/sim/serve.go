@@ -24,7 +24,8 @@ const (
 // service is what package node's service is: clients' connections and the phase.
 type service struct {
 	phase   phase
-	since   int64 // when it began to serve
+	since   int64  // when it began to serve
+	term    uint64 // in which it did
 	conns   []*conn
 	waiting []func() // requests that wait for the lease to come back
 	// applying is the index of the entry that is being applied, while replies to it leave.
@@ -41,6 +42,9 @@ func (l *life) handleEvents() {
 	if l.rng.chance(0.02) {
 		d += l.rng.Int64N(30 * msec)
 	}
+	if l.late.chance(0.01) {
+		d += l.late.Int64N(sec) // an address that is hard to take, or exports to publish: leaderships come and go meanwhile
+	}
 	l.after(d, func() {
 		l.handling = false
 		e := l.events[0]
@@ -55,7 +59,7 @@ func (l *life) event(e replica.Event) {
 	switch e.Kind {
 	case replica.LeaderReady:
 		l.endStale()
-		l.lead()
+		l.lead(e.Term)
 	case replica.LeaderLost:
 		if !l.stale {
 			l.follow()
@@ -91,10 +95,10 @@ func (l *life) setPhase(p phase) {
 	}
 }
 
-func (l *life) lead() {
+func (l *life) lead(term uint64) {
 	l.w.stats.Leaders++
-	l.gate.Lead()
-	l.serve.since = l.w.now
+	l.gate.Lead(term)
+	l.serve.since, l.serve.term = l.w.now, term
 	l.setPhase(serving)
 	if len(l.volume.Exports()) == 0 {
 		spec := []volume.ExportSpec{{Path: exportPath, Mode: 0o777}}
