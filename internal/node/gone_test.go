@@ -10,23 +10,29 @@ import (
 	"holdfast/internal/cluster"
 )
 
-// takeFiles moves away the files of a copy, on a node that does not run, as a disk does that is not mounted. What it returns brings them back.
-func takeFiles(t *testing.T, n *testNode) (back func()) {
+// volumeFolder is that of the only volume on a node.
+func volumeFolder(t *testing.T, n *testNode) string {
 	t.Helper()
 	dirs, err := filepath.Glob(filepath.Join(n.dir, volumesDir, "v-*"))
 	if err != nil || len(dirs) != 1 {
 		t.Fatalf("folders of the volume: %v, %v", dirs, err)
 	}
-	away := filepath.Join(n.dir, "away")
-	if err := os.Rename(dirs[0], away); err != nil {
+	return dirs[0]
+}
+
+// takeFiles moves away the files of a copy, on a node that does not run, as a disk does that is not mounted. What it returns brings them back.
+func takeFiles(t *testing.T, n *testNode) (back func()) {
+	t.Helper()
+	dir, away := volumeFolder(t, n), filepath.Join(n.dir, "away")
+	if err := os.Rename(dir, away); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
 		t.Helper()
-		if err := os.RemoveAll(dirs[0]); err != nil {
+		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Rename(away, dirs[0]); err != nil {
+		if err := os.Rename(away, dir); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,16 +10,22 @@ import (
 	"testing"
 
 	"holdfast/internal/cluster"
+	"holdfast/internal/nfsclient"
 )
 
-// volumeFolder is that of the only volume on a node.
-func volumeFolder(t *testing.T, n *testNode) string {
+// withoutFiles is three nodes, the last of which has gone on without the files of its copy. What it returns brings them back, when that node does not run.
+func withoutFiles(t *testing.T) (c *testCluster, cl nfsclient.Client, n *testNode, back func()) {
 	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join(n.dir, volumesDir, "v-*"))
-	if err != nil || len(dirs) != 1 {
-		t.Fatalf("folders of the volume: %v, %v", dirs, err)
-	}
-	return dirs[0]
+	c = newCluster(t, clusterOptions{}).startAll()
+	cl = c.mount("3", "/data")
+	c.mustWrite(cl, "f", []byte("old"))
+	c.inSync(3)
+	n = c.nodes[2]
+	c.mustStop(n)
+	back = takeFiles(t, n)
+	c.start(n)
+	c.inSync(3)
+	return c, cl, n, back
 }
 
 // refusesFiles waits until a node's status says why it does not take the files of its copy, and how to go on.
@@ -36,15 +42,7 @@ func (c *testCluster) refusesFiles(n *testNode, why string) {
 // TestOldFiles brings the files back with which a node was before it went on without them, as a disk does that is mounted again: it would have forgotten what it promised since.
 // With the newer ones it goes on, and without any it is made anew.
 func TestOldFiles(t *testing.T) {
-	c := newCluster(t, clusterOptions{}).startAll()
-	cl := c.mount("3", "/data")
-	c.mustWrite(cl, "f", []byte("old"))
-	c.inSync(3)
-	n := c.nodes[2]
-	c.mustStop(n)
-	back := takeFiles(t, n)
-	c.start(n)
-	c.inSync(3)
+	c, cl, n, back := withoutFiles(t)
 	c.mustWrite(cl, "f", []byte("new"))
 	c.inSync(3)
 	c.mustStop(n)
@@ -73,15 +71,7 @@ func TestOldFiles(t *testing.T) {
 
 // TestOldFilesAgain brings the files of an earlier part of the same node back, after the copy was made anew.
 func TestOldFilesAgain(t *testing.T) {
-	c := newCluster(t, clusterOptions{}).startAll()
-	cl := c.mount("3", "/data")
-	c.mustWrite(cl, "f", []byte("old"))
-	c.inSync(3)
-	n := c.nodes[2]
-	c.mustStop(n)
-	back := takeFiles(t, n)
-	c.start(n)
-	c.inSync(3)
+	c, cl, n, back := withoutFiles(t)
 	c.remake(n)
 	c.mustWrite(cl, "f", []byte("new"))
 	c.inSync(3)
