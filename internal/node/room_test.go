@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/internal/api"
 	"holdfast/internal/cluster"
 	"holdfast/internal/config"
 	"holdfast/internal/identity"
@@ -113,10 +114,12 @@ func TestNoLogRoom(t *testing.T) {
 	d.size.Store(30 << 20)
 	c := filled(t, d)
 	c.noRoom("30 MiB are free")
-	_, v, err := c.look(c.nodes[1])
-	if err != nil || v.Role != "none" || len(v.Problems) != 0 || len(v.NoRoom) != 1 || !strings.Contains(v.NoRoom[0], "its log alone takes 34 MiB") {
-		t.Errorf("node b says %+v, %v", v, err)
-	}
+	var v api.VolumeStatus
+	var err error
+	await(t, testTimeout, func() bool { // the leader knows before node b has heard of the volume
+		_, v, err = c.look(c.nodes[1])
+		return err == nil && v.Role == "none" && len(v.Problems) == 0 && len(v.NoRoom) == 1 && strings.Contains(v.NoRoom[0], "its log alone takes 34 MiB")
+	}, func() string { return fmt.Sprintf("node b says %+v, %v", v, err) })
 	d.size.Store(1 << 30)
 	c.equal()
 }
