@@ -80,22 +80,9 @@ func (l *Load) await(ctx context.Context, met func() bool) error {
 		case <-l.task.Done():
 			return fmt.Errorf("the load ended: %w", l.task.Wait(nil))
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the load: %w; its errors: %q; its network:\n%s", ctx.Err(), errs, l.network())
+			return fmt.Errorf("wait for the load: %w; its errors: %q; its guest:\n%s", ctx.Err(), errs, l.guest.diagnose())
 		}
 	}
-}
-
-// networkTimeout is for a guest that does nothing else.
-const networkTimeout = 5 * time.Second
-
-// network is what the guest's kernel says of its network, or why it says nothing.
-func (l *Load) network() (state string) {
-	ctx, cancel := context.WithTimeout(context.Background(), networkTimeout)
-	defer cancel()
-	if err := l.guest.Run(ctx, "network", nil, &state); err != nil {
-		return "the guest does not answer: " + err.Error()
-	}
-	return state
 }
 
 // AwaitBeats waits until the probe has sent a number of beats after a time.

@@ -14,7 +14,7 @@ func init() {
 	registry["network"] = func(context.Context, json.RawMessage, func(any)) (any, error) { return networkState(), nil }
 }
 
-// networkState is what the kernel says of connections, neighbours and NFS transports, and of what the threads of this process wait for, for a person who wonders why nothing goes on.
+// networkState is what the kernel says of connections, neighbours, NFS transports and its clock, and of what the threads of this process wait for, for a person who wonders why nothing goes on.
 func networkState() string {
 	var b strings.Builder
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6", "/proc/net/arp", "/proc/self/mountstats"} {
@@ -27,6 +27,12 @@ func networkState() string {
 			if !strings.HasSuffix(file, "mountstats") || strings.Contains(line, "xprt:") || strings.Contains(line, "fstype nfs") {
 				b.WriteString(line)
 			}
+		}
+	}
+	timers, _ := os.ReadFile("/proc/timer_list")
+	for line := range strings.Lines(string(timers)) {
+		if strings.HasPrefix(line, "now at") || strings.Contains(line, "jiffies:") || strings.Contains(line, "next_event") || strings.Contains(line, ".expires_next") {
+			b.WriteString(line)
 		}
 	}
 	threads, _ := filepath.Glob("/proc/self/task/*")
