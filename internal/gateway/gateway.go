@@ -305,10 +305,12 @@ func (g *Gateway) Tick() {
 		return
 	}
 	prog, vers := g.cfg.NFS4.Number()
-	for _, command := range l.front.Expired(g.cfg.Clock.MonotonicNS()) {
-		// If this fails the node no longer leads, and the next leader counts afresh.
-		_ = g.Command(volume.EntryCommand, netip.AddrPort{}, volume.CommandPayload(prog, vers, command))
-	}
+	l.front.Expire(g.cfg.Clock.MonotonicNS(), func(command []byte) error {
+		if g.serving() != l { // the next leader counts afresh, also if it is this node
+			return ErrNotServing
+		}
+		return g.Command(volume.EntryCommand, netip.AddrPort{}, volume.CommandPayload(prog, vers, command))
+	})
 }
 
 // ConnClosed forgets a connection.

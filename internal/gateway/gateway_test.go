@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	statusOK    = 0
-	statusExist = 17
+	statusOK         = 0
+	statusBadSession = 10052
+	statusExist      = 17
 )
 
 func TestDecode(t *testing.T) {
@@ -427,7 +428,7 @@ func TestProposalNumbers(t *testing.T) {
 
 func TestTickExpires(t *testing.T) {
 	h := newHarness(t)
-	h.newSession()
+	s := h.newSession()
 	h.g.Tick()
 	if len(h.raft.entries) != 0 {
 		t.Fatal("a client with a lease was expired")
@@ -455,6 +456,12 @@ func TestTickExpires(t *testing.T) {
 	}
 	h.clock.now += 15e9
 	h.g.Tick()
+	// It comes back before its end is applied: nobody tells it that its lease goes on.
+	var e xdr.Encoder
+	h.must(h.g.Read(h.conn, h.decode(s.next(s.putfh(), getattr4()), false), &e))
+	if st := h.status(e.Bytes()); st != statusBadSession {
+		t.Errorf("status %d", st)
+	}
 	if n := h.applyAll(); n != 1 {
 		t.Fatalf("%d commands", n)
 	}

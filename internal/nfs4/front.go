@@ -21,7 +21,7 @@ type BackChannel interface {
 // Front is what only the leader knows and decides: the order of requests on slots, leases, and which connections carry back channels. A new leader makes a
 // new one; nothing in it is replicated, and what it decides reaches the replicas only in log entries (Request.SeqFlags, commands). Safe for concurrent use.
 //
-// The node calls Admit for every NFSv4 request before it reads or proposes, SeqFlags after a successful Admit, Expired every few seconds, ConnClosed for each connection that
+// The node calls Admit for every NFSv4 request before it reads or proposes, SeqFlags after a successful Admit, Expire every few seconds, ConnClosed for each connection that
 // ends, and Run for as long as it leads.
 type Front struct {
 	p      *Program
@@ -133,7 +133,7 @@ func (f *Front) Admit(conn BackChannel, req *volume.Request, mutates bool, nowNS
 		s := &op.a.seq
 		args := state.SequenceArgs{Session: s.session, Slot: s.slot, Highest: s.highest, Seq: s.seqid}
 		if st := f.leases.Admit(slotRecorder{f}, args, nowNS, mutates); st != statusOK {
-			return sequenceError(req, op.tag, st), true
+			return firstOpError(req, op, st), true
 		}
 		f.session(s.session, nowNS)
 	case opnumBindConn:
@@ -141,13 +141,15 @@ func (f *Front) Admit(conn BackChannel, req *volume.Request, mutates bool, nowNS
 			f.leases.Bind(op.a.session, conn, nowNS)
 		}
 	case opnumCreateSession:
-		f.creatingSession(conn, state.ClientID(op.a.clientID), nowNS)
+		if st := f.creatingSession(conn, state.ClientID(op.a.clientID), nowNS); st != statusOK {
+			return firstOpError(req, op, st), true
+		}
 	}
 	return nil, false
 }
 
-// creatingSession remembers the connection of a CREATE_SESSION and renews the client's lease.
-func (f *Front) creatingSession(conn BackChannel, id state.ClientID, nowNS int64) {
+// creatingSession remembers the connection of a CREATE_SESSION and renews the client's lease. If the result is not OK the request must not be proposed.
+func (f *Front) creatingSession(conn BackChannel, id state.ClientID, nowNS int64) status {
 	known := false
 	var next uint64
 	f.v.View(func(*volume.Tx) {
@@ -156,15 +158,17 @@ func (f *Front) creatingSession(conn BackChannel, id state.ClientID, nowNS int64
 		known = st != state.ErrStaleClientID
 	})
 	if !known {
-		return
+		return statusOK
 	}
-	f.leases.Renew(id, nowNS)
+	if st := f.leases.Renew(id, nowNS); st != statusOK {
+		return st
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.creating[id]; !ok && len(f.creating) >= maxCreating {
-		return
+	if _, ok := f.creating[id]; ok || len(f.creating) < maxCreating {
+		f.creating[id] = creation{conn, next}
 	}
-	f.creating[id] = creation{conn, next}
+	return statusOK
 }
 
 // session returns the front's entry for a session, made on first sight; nil if the tables have no such session. On first sight the connection that created the session is
@@ -198,14 +202,14 @@ func (f *Front) session(id state.SessionID, nowNS int64) *frontSession {
 	return s
 }
 
-// sequenceError is the whole reply record of a compound whose SEQUENCE failed.
-func sequenceError(req *volume.Request, tag []byte, st status) []byte {
-	e := xdr.NewEncoder(make([]byte, 0, 64+len(tag)))
+// firstOpError is the whole reply record of a compound whose first operation failed: SEQUENCE, or CREATE_SESSION.
+func firstOpError(req *volume.Request, op *firstOp, st status) []byte {
+	e := xdr.NewEncoder(make([]byte, 0, 64+len(op.tag)))
 	rpc.AppendAccepted(e, req.Call.XID, rpc.Success)
 	e.Uint32(uint32(st))
-	e.Opaque(tag)
+	e.Opaque(op.tag)
 	e.Uint32(1)
-	e.Uint32(opnumSequence)
+	e.Uint32(op.op)
 	e.Uint32(uint32(st))
 	return e.Bytes()
 }
@@ -227,14 +231,20 @@ func (f *Front) SeqFlags(req *volume.Request) uint32 {
 	return f.leases.StatusFlags(op.a.seq.session, s.wantsBack)
 }
 
-// Expired returns the payloads of the commands (Program.Command) to propose for clients whose lease has run out, and forgets sessions that are gone. A command
-// that is lost is returned again by a later call.
-func (f *Front) Expired(nowNS int64) [][]byte {
-	var out [][]byte
-	f.v.View(func(*volume.Tx) {
-		for _, id := range f.leases.Expired(f.p.tables, nowNS) {
-			out = append(out, expireCommand(id))
+// Expire proposes, by propose, the commands (Program.Command) that drop clients whose lease has run out, and forgets sessions that are gone. What propose has taken must be applied before all that is
+// proposed afterwards, or never; after an error a later call tries again.
+func (f *Front) Expire(nowNS int64, propose func(command []byte) error) {
+	for _, id := range f.expired(nowNS) {
+		if propose(expireCommand(id)) == nil {
+			f.leases.Expiring(id)
 		}
+	}
+}
+
+// expired returns the clients whose lease has run out, and forgets sessions that are gone.
+func (f *Front) expired(nowNS int64) (clients []state.ClientID) {
+	f.v.View(func(*volume.Tx) {
+		clients = f.leases.Expired(f.p.tables, nowNS)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for id := range f.sessions {
@@ -243,7 +253,7 @@ func (f *Front) Expired(nowNS int64) [][]byte {
 			}
 		}
 	})
-	return out
+	return clients
 }
 
 // ConnClosed forgets a connection.

@@ -44,7 +44,24 @@ type frontSession[C comparable] struct {
 
 type frontClient struct {
 	renewed  int64
+	lapse    lapse
 	sessions []SessionID
+}
+
+// lapse is how far the end of a client has come whose lease has run out. It does not go back: what is on its way into the log may be applied at any moment after the client was told that all is well.
+type lapse uint8
+
+const (
+	lapseNone     lapse = iota
+	lapseFound          // Expired has returned the client
+	lapseProposed       // its expiry is in front of all that is proposed from now on
+)
+
+// renew renews the lease, unless it has lapsed.
+func (c *frontClient) renew(now int64) {
+	if c.lapse == lapseNone {
+		c.renewed = now
+	}
 }
 
 // frontSlot is what this leader saw of a slot.
@@ -89,7 +106,7 @@ func NewFront[C comparable](cfg FrontConfig, next uint64, now int64) *Front[C] {
 // whether it is a retry is decided where it is applied.
 //
 // rec is asked on the first use of a slot and in rare doubt, never under Front's own lock. A session that was destroyed since may still be
-// admitted; executing the request finds that out.
+// admitted; executing the request finds that out. The session of a client whose lease has lapsed, see Expired, is taken for gone.
 //
 // The rules (RFC 8881 section 2.10.6.1):
 //   - The number after the last seen is new.
@@ -111,11 +128,15 @@ func (f *Front[C]) Admit(rec Recorder, a SequenceArgs, now int64, mutating bool)
 		}
 		f.mu.Lock()
 		s = f.learn(a, info, now)
-		if sl := &s.slots[a.Slot]; sl.seen == seenNothing {
+		if sl := &s.slots[a.Slot]; sl.seen == seenNothing && s.client.lapse == lapseNone {
 			defer f.mu.Unlock()
 			s.client.renewed = now
 			return sl.adopt(a, info, mutating)
 		}
+	}
+	if s.client.lapse != lapseNone {
+		f.mu.Unlock()
+		return ErrBadSession
 	}
 	s.client.renewed = now
 	st, doubt := s.judge(a, mutating)
@@ -208,9 +229,14 @@ func (s *frontSession[C]) judge(a SequenceArgs, mutating bool) (st Status, doubt
 	return OK, sl.seen == seenRead && mutating
 }
 
-// Renew renews a client's lease outside of SEQUENCE (EXCHANGE_ID, CREATE_SESSION).
-func (f *Front[C]) Renew(id ClientID, now int64) {
+// Renew renews a client's lease before a CREATE_SESSION: OK or NFS4ERR_DELAY. OK of a client whose lease has lapsed renews nothing: the request is behind the expiry, and will find the client gone.
+func (f *Front[C]) Renew(id ClientID, now int64) Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.client(id, now).renewed = now
+	c := f.client(id, now)
+	if c.lapse == lapseFound {
+		return ErrDelay
+	}
+	c.renew(now)
+	return OK
 }

@@ -158,9 +158,9 @@ func TestLease(t *testing.T) {
 		t.Fatal(st)
 	}
 	// The leases began when the front saw the clients for the first time, at 1001 s.
+	f.Renew(c, 1090*second)
 	want(1091)
-	want(1092, b, c)
-	f.Renew(c, 1092*second)
+	want(1092, b)
 	want(1093, b)
 	w.ExpireClient(w.kv, b)
 	want(1094)
@@ -171,19 +171,55 @@ func TestLease(t *testing.T) {
 	if st := f.Admit(w.Tables, SequenceArgs{Session: sa, Seq: 50}, 1165*second, false); st != ErrSeqMisordered {
 		t.Fatal(st)
 	}
-	want(1183, c)
+	want(1180)
+	want(1181, c)
 	want(1255, c)
-	want(1256, a, c)
-	// The process was stopped for a while: nobody is to blame for silence.
-	if got := f.Expired(w.Tables, 2000*second); len(got) != 0 {
+	// The process was stopped for a while: nobody is to blame for silence, but for what had come to its end before.
+	if got := f.Expired(w.Tables, 2000*second); len(got) != 1 || got[0] != c {
 		t.Errorf("expired %x after a pause", got)
 	}
-	want(2090)
+	want(2090, c)
 	want(2091, a, c)
 	w.ExpireClient(w.kv, a)
 	want(2092, c)
 	if len(f.sessions) != 0 || len(f.clients) != 1 {
 		t.Errorf("%d sessions and %d clients remembered", len(f.sessions), len(f.clients))
+	}
+}
+
+// TestLapse has a client come back when its end is under way already: nobody tells it that its lease goes on.
+func TestLapse(t *testing.T) {
+	w := newWorld(t)
+	id, session := w.client("a")
+	f := NewFront[string](FrontConfig{Lease: 60}, 0, 0)
+	f.Expired(w.Tables, 0)
+	if got := f.Expired(w.Tables, 29); len(got) != 0 {
+		t.Fatalf("expired %x", got)
+	}
+	for now := int64(58); now <= 116; now += 29 {
+		f.Expired(w.Tables, now)
+	}
+	for _, tt := range []struct {
+		when  string
+		do    func()
+		renew Status
+	}{
+		{"before its expiry is proposed", func() {}, ErrDelay},
+		{"after that", func() { f.Expiring(id) }, OK},
+	} {
+		tt.do()
+		for _, mutating := range []bool{false, true} {
+			if st := f.Admit(w.Tables, SequenceArgs{Session: session, Seq: 1}, 120, mutating); st != ErrBadSession {
+				t.Errorf("%s: SEQUENCE: status %d", tt.when, st)
+			}
+		}
+		f.Bind(session, "c", 120)
+		if st := f.Renew(id, 120); st != tt.renew {
+			t.Errorf("%s: CREATE_SESSION: status %d, want %d", tt.when, st, tt.renew)
+		}
+		if got := f.Expired(w.Tables, 120); len(got) != 1 || got[0] != id {
+			t.Errorf("%s: expired %x", tt.when, got)
+		}
 	}
 }
 
