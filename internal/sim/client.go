@@ -529,8 +529,6 @@ func (ss *session) complete(id string) {
 	})
 }
 
-const leaseNS = int64(leaseTime)
-
 func (ss *session) retry(what string, st status, fn func()) {
 	switch st {
 	case stDelay, stGrace, stStaleClientID, stSeqMisordered:
@@ -546,11 +544,12 @@ func (ss *session) lost(generation int, st status) {
 	if generation != ss.generation || ss.id == "" {
 		return
 	}
-	if w.now-ss.renewed < leaseNS {
+	if w.now-ss.renewed < int64(w.cfg.Lease) {
 		w.fail("client %d loses its session (status %d) %d ms after it renewed its lease", ss.c.num, st, (w.now-ss.renewed)/msec)
 		return
 	}
 	w.note("session lost", uint64(ss.c.num))
+	w.stats.Expired++
 	ss.id = ""
 }
 

@@ -155,7 +155,7 @@ func (o *oracle) locked(p *process, f *file) {
 	}
 	if h.p != nil && h.p != p {
 		ss := h.p.c.session
-		if ss.generation == h.generation && ss.id != "" && o.w.now-ss.renewed < leaseNS {
+		if ss.generation == h.generation && ss.id != "" && o.w.now-ss.renewed < int64(o.w.cfg.Lease) {
 			o.w.fail("client %d gets the lock of %s while client %d holds it", p.c.num, f.name, h.p.c.num)
 		}
 	}

@@ -23,8 +23,6 @@ import (
 const (
 	volumeID   = 7
 	exportPath = "/data"
-	// leaseTime is the lease of NFSv4 clients, short so that expiry happens.
-	leaseTime = 4 * time.Second
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -211,7 +209,7 @@ func (l *life) begin() (err error) {
 	if n.witness() {
 		return l.join(fsys, nil)
 	}
-	p4 := nfs4Server()
+	p4 := n.w.nfs4Server()
 	programs := programs(p4)
 	if err := n.w.format(n.store); err != nil {
 		return err
@@ -236,8 +234,8 @@ func (l *life) begin() (err error) {
 	return nil
 }
 
-func nfs4Server() *nfs4.Program {
-	return nfs4.New(nfs4.Config{Volume: volumeID, Name: "sim", Lease: leaseTime})
+func (w *World) nfs4Server() *nfs4.Program {
+	return nfs4.New(nfs4.Config{Volume: volumeID, Name: "sim", Lease: w.cfg.Lease})
 }
 
 func programs(p4 *nfs4.Program) []volume.Program {

@@ -372,7 +372,7 @@ func (o *oracle) beginReference() {
 	if err != nil {
 		panic(fmt.Sprintf("sim: format the reference: %v", err))
 	}
-	v, err := volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: st, Programs: programs(nfs4Server())})
+	v, err := volume.Open(volume.Config{ID: volumeID, Name: "sim", Store: st, Programs: programs(o.w.nfs4Server())})
 	if err != nil {
 		panic(fmt.Sprintf("sim: the reference does not start: %v", err)) // nothing can be wrong with an empty store in memory
 	}

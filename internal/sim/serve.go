@@ -127,9 +127,9 @@ func (sv *service) processEnded() {
 	sv.conns = nil
 }
 
-// serviceTick is package node's periodic work.
+// serviceTick is package node's periodic work, more often where leases are so short that a second would be taken for a process that stood still.
 func (l *life) serviceTick() {
-	l.after(sec, l.serviceTick)
+	l.after(min(sec, int64(l.w.cfg.Lease)/4), l.serviceTick)
 	if l.gate != nil {
 		l.gate.Tick()
 		l.publishVersion()

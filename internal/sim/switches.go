@@ -68,6 +68,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 		c.From = uint32(n)
 		return nil
 	})
+	fs.DurationVar(&c.Lease, "lease", c.Lease, "the lease of NFSv4 clients; 0: by the seed")
 	fs.IntVar(&c.Operations, "operations", c.Operations, "how many operations each process does at most; 0: as many as it can")
 }
 
@@ -91,6 +92,7 @@ func (c *Config) Args() []string {
 	add(c.Only != nil, "only", formatNumbers(c.Only))
 	add(len(c.Off) > 0, "off", strings.Join(c.Off, ","))
 	add(c.Processes != nil, "processes", formatNumbers(c.Processes))
+	add(c.Lease != 0, "lease", c.Lease)
 	add(c.Operations != 0, "operations", c.Operations)
 	return args
 }

@@ -393,13 +393,12 @@ func (p *process) readBlock(f *file, block int, then func()) {
 			c.Uint64(off)
 			c.Uint32(uint32(f.blockBytes))
 		}, func(r *results) {
-			r.skip(opPutFH, opRead)
-			r.Bool()
-			b := r.Opaque(maxOpaque)
-			if r.last != stOK {
-				got(nil, r.last)
+			if st := r.skip(opPutFH, opRead); st != stOK {
+				got(nil, st)
 				return
 			}
+			r.Bool()
+			b := r.Opaque(maxOpaque)
 			got(b, r.check())
 		})
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"runtime/debug"
 	"time"
 )
 
@@ -43,6 +44,8 @@ type Config struct {
 	// From is the cluster version that the volume begins with; 0: by the seed, mostly the newest. If it is an older one, all nodes begin with a program that
 	// knows no newer one, and are restarted one after the other with one that does.
 	From uint32
+	// Lease is that of NFSv4 clients; 0: by the seed, unless there is a mutation or Faults is set.
+	Lease time.Duration
 	// Operations is how many each process does at most; 0: as many as it can.
 	Operations int
 	// Log gets a line for everything that happens. nil: none.
@@ -64,6 +67,7 @@ type Stats struct {
 	Unreadable int // calls that a node with rotten metadata could not answer, when nobody could take over from it
 	Aside      int // times that a leader with rotten metadata began to hand over
 	Endured    int // times that a node went when all was well
+	Expired    int // sessions that clients had lost, by their silence
 	Outdated   int // starts that a node refused with a disk that it had gone on without
 	Void       int // runs that ended because rot had spread to so many copies that nothing is promised
 	Faults     [faultKinds]int
@@ -152,6 +156,7 @@ func New(cfg Config) *World {
 	w.oracle.init(w)
 	w.drawVersion()
 	w.drawRuin()
+	w.drawLease()
 	if w.faults.Weights[faultObjectRot]+w.faults.Weights[faultMetaRot] > 0 {
 		w.oracle.beginReference()
 	}
@@ -271,15 +276,43 @@ const (
 	settleBound = 40 * sec
 )
 
-// Run runs to the end and returns Err.
-func (w *World) Run() error {
+// Leases of NFSv4 clients. With the short one a client that is silent for a while, or cut off, finds its session gone.
+const (
+	longLease  = 4 * time.Second
+	shortLease = time.Second
+)
+
+// drawLease settles how long leases are.
+func (w *World) drawLease() {
+	if w.cfg.Lease != 0 {
+		return
+	}
+	w.cfg.Lease = longLease
+	if w.cfg.Mutation == NoMutation && w.cfg.Faults == nil && w.stream("lease").chance(1.0/3) {
+		w.cfg.Lease = shortLease
+	}
+}
+
+// Run runs to the end and returns Err. A panic is a violation like any other, and can be run again.
+func (w *World) Run() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.fail("panic: %v\n%s", p, debug.Stack())
+		}
+		err = w.Err()
+	}()
+	w.run()
+	return nil
+}
+
+func (w *World) run() {
 	for _, n := range w.nodes {
 		w.after(n.rng.between(0, 50*msec), n.start)
 	}
 	setup := newSetup(w)
 	if !w.runUntil(setupBound, setup.ready) {
 		w.fail("the cluster was not ready within %v", time.Duration(setupBound))
-		return w.err
+		return
 	}
 	w.chaos, w.working = true, true
 	w.startClients()
@@ -291,7 +324,6 @@ func (w *World) Run() error {
 	w.runFor(int64(w.cfg.Duration))
 	w.settle()
 	w.stats.Entries = w.oracle.highest
-	return w.Err()
 }
 
 // settle heals everything and expects service to come back, clients to finish and replicas to become equal.

@@ -139,6 +139,8 @@ func (t *totals) add(st sim.Stats) {
 	t.stats.Unknown += st.Unknown
 	t.stats.Histories += st.Histories
 	t.stats.Operations += st.Operations
+	t.stats.Expired += st.Expired
+	t.stats.Outdated += st.Outdated
 	if t.faults == nil {
 		t.faults = make([]int, len(st.Faults))
 	}
@@ -216,6 +218,7 @@ func swarm(ctx context.Context, opt options) error {
 			fmt.Printf("%20s %d\n", name, t.faults[i])
 		}
 	}
+	fmt.Printf("%d sessions lost, by silent clients; %d starts with old files refused\n", t.stats.Expired, t.stats.Outdated)
 	if len(t.failures) > 0 {
 		return errors.New("a seed failed")
 	}
