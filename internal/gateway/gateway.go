@@ -305,12 +305,13 @@ func (g *Gateway) Tick() {
 		return
 	}
 	prog, vers := g.cfg.NFS4.Number()
-	l.front.Expire(g.cfg.Clock.MonotonicNS(), func(command []byte) error {
+	for _, command := range l.front.Expired(g.cfg.Clock.MonotonicNS()) {
 		if g.serving() != l { // the next leader counts afresh, also if it is this node
-			return ErrNotServing
+			return
 		}
-		return g.Command(volume.EntryCommand, netip.AddrPort{}, volume.CommandPayload(prog, vers, command))
-	})
+		// What is not taken is returned by the next call.
+		_ = g.Command(volume.EntryCommand, netip.AddrPort{}, volume.CommandPayload(prog, vers, command))
+	}
 }
 
 // ConnClosed forgets a connection.

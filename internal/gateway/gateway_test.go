@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	statusOK         = 0
-	statusBadSession = 10052
-	statusExist      = 17
+	statusOK    = 0
+	statusDelay = 10008
+	statusExist = 17
 )
 
 func TestDecode(t *testing.T) {
@@ -459,7 +459,7 @@ func TestTickExpires(t *testing.T) {
 	// It comes back before its end is applied: nobody tells it that its lease goes on.
 	var e xdr.Encoder
 	h.must(h.g.Read(h.conn, h.decode(s.next(s.putfh(), getattr4()), false), &e))
-	if st := h.status(e.Bytes()); st != statusBadSession {
+	if st := h.status(e.Bytes()); st != statusDelay {
 		t.Errorf("status %d", st)
 	}
 	if n := h.applyAll(); n != 1 {

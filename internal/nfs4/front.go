@@ -21,7 +21,7 @@ type BackChannel interface {
 // Front is what only the leader knows and decides: the order of requests on slots, leases, and which connections carry back channels. A new leader makes a
 // new one; nothing in it is replicated, and what it decides reaches the replicas only in log entries (Request.SeqFlags, commands). Safe for concurrent use.
 //
-// The node calls Admit for every NFSv4 request before it reads or proposes, SeqFlags after a successful Admit, Expire every few seconds, ConnClosed for each connection that
+// The node calls Admit for every NFSv4 request before it reads or proposes, SeqFlags after a successful Admit, Expired every few seconds, ConnClosed for each connection that
 // ends, and Run for as long as it leads.
 type Front struct {
 	p      *Program
@@ -231,20 +231,14 @@ func (f *Front) SeqFlags(req *volume.Request) uint32 {
 	return f.leases.StatusFlags(op.a.seq.session, s.wantsBack)
 }
 
-// Expire proposes, by propose, the commands (Program.Command) that drop clients whose lease has run out, and forgets sessions that are gone. What propose has taken must be applied before all that is
-// proposed afterwards, or never; after an error a later call tries again.
-func (f *Front) Expire(nowNS int64, propose func(command []byte) error) {
-	for _, id := range f.expired(nowNS) {
-		if propose(expireCommand(id)) == nil {
-			f.leases.Expiring(id)
-		}
-	}
-}
-
-// expired returns the clients whose lease has run out, and forgets sessions that are gone.
-func (f *Front) expired(nowNS int64) (clients []state.ClientID) {
+// Expired returns the payloads of the commands (Program.Command) to propose for clients whose lease has run out, and forgets sessions that are gone. A command
+// that is lost is returned again by a later call. From the first call on that returns it the client's requests are answered with NFS4ERR_DELAY.
+func (f *Front) Expired(nowNS int64) [][]byte {
+	var out [][]byte
 	f.v.View(func(*volume.Tx) {
-		clients = f.leases.Expired(f.p.tables, nowNS)
+		for _, id := range f.leases.Expired(f.p.tables, nowNS) {
+			out = append(out, expireCommand(id))
+		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for id := range f.sessions {
@@ -253,7 +247,7 @@ func (f *Front) expired(nowNS int64) (clients []state.ClientID) {
 			}
 		}
 	})
-	return clients
+	return out
 }
 
 // ConnClosed forgets a connection.

@@ -153,50 +153,24 @@ func TestFrontExpiresClients(t *testing.T) {
 	idle, busy := s.session(conn, "idle"), s.session(conn, "busy")
 	step := int64(10 * time.Second)
 	var commands [][]byte
-	refused := true // the first time
 	for s.mono = 0; s.mono < int64(DefaultLease)*2; s.mono += step {
 		s.want(statusOK, 0, s.through(conn, busy.sequence(), putrootfh()))
-		before := len(commands)
-		s.f.Expire(s.mono, func(payload []byte) error {
-			if refused {
-				refused = false
-				return errors.New("not now")
+		for _, payload := range s.f.Expired(s.mono) {
+			if commands = append(commands, payload); len(commands) == 1 {
+				continue // it does not come into the log
 			}
-			commands = append(commands, payload)
-			return nil
-		})
-		for _, payload := range commands[before:] {
-			s.want(errBadSession, 0, s.through(conn, idle.sequence(), putrootfh())) // it may be applied at any moment
+			s.want(errDelay, 0, s.through(conn, idle.sequence(), putrootfh())) // it may be applied at any moment
+			if st := status(s.through(conn, createSession(idle.id, 2)).Status); st != errDelay {
+				t.Errorf("CREATE_SESSION: status %d", st)
+			}
 			s.apply(commandEntry(payload))
 		}
 	}
-	if refused || len(commands) != 1 || !bytes.Equal(commands[0], expireCommand(state.ClientID(idle.id))) {
-		t.Fatalf("commands %x, want one for client %x", commands, idle.id)
+	if len(commands) != 2 || !bytes.Equal(commands[0], commands[1]) || !bytes.Equal(commands[0], expireCommand(state.ClientID(idle.id))) {
+		t.Fatalf("commands %x, want the one for client %x twice", commands, idle.id)
 	}
 	s.want(errBadSession, 0, s.through(conn, idle.sequence(), putrootfh()))
 	s.want(statusOK, 0, s.through(conn, busy.sequence(), putrootfh()))
-}
-
-// TestFrontDelaysSessions has a client with a lapsed lease make a session: not before its expiry, which could not be proposed yet.
-func TestFrontDelaysSessions(t *testing.T) {
-	s := newFrontServer(t)
-	conn := newFakeConn(t)
-	idle := s.session(conn, "idle")
-	creates := func(want status) {
-		t.Helper()
-		if st := status(s.through(conn, createSession(idle.id, 2)).Status); st != want {
-			t.Errorf("CREATE_SESSION: status %d, want %d", st, want)
-		}
-	}
-	var command []byte
-	propose := func([]byte) error { return errors.New("not now") }
-	for s.mono = 0; s.mono <= int64(DefaultLease)*2; s.mono += int64(10 * time.Second) {
-		s.f.Expire(s.mono, propose)
-	}
-	creates(errDelay)
-	s.f.Expire(s.mono, func(payload []byte) error { command = payload; return nil })
-	s.apply(commandEntry(command))
-	creates(status(state.ErrStaleClientID))
 }
 
 // A lock that comes free is announced to who waits for it, also by a leader that does not know the callback slots' numbers.

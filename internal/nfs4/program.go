@@ -129,7 +129,7 @@ func expireCommand(id state.ClientID) []byte {
 // EndGraceCommand is the Command payload that ends the grace period of a restored volume before its time.
 func EndGraceCommand() []byte { return []byte{commandEndGrace} }
 
-// Command executes what Front.Expire or EndGraceCommand made. A client that is gone already is no error.
+// Command executes what Front.Expired or EndGraceCommand made. A client that is gone already is no error.
 func (p *Program) Command(tx *volume.Tx, payload []byte) error {
 	kv := &txKV{tx}
 	d := xdr.NewDecoder(payload)

@@ -44,24 +44,17 @@ type frontSession[C comparable] struct {
 
 type frontClient struct {
 	renewed  int64
-	lapse    lapse
+	lapsed   bool // Expired has returned it: its end may be applied at any moment
 	sessions []SessionID
 }
 
-// lapse is how far the end of a client has come whose lease has run out. It does not go back: what is on its way into the log may be applied at any moment after the client was told that all is well.
-type lapse uint8
-
-const (
-	lapseNone     lapse = iota
-	lapseFound          // Expired has returned the client
-	lapseProposed       // its expiry is in front of all that is proposed from now on
-)
-
 // renew renews the lease, unless it has lapsed.
-func (c *frontClient) renew(now int64) {
-	if c.lapse == lapseNone {
-		c.renewed = now
+func (c *frontClient) renew(now int64) Status {
+	if c.lapsed {
+		return ErrDelay
 	}
+	c.renewed = now
+	return OK
 }
 
 // frontSlot is what this leader saw of a slot.
@@ -102,11 +95,11 @@ func NewFront[C comparable](cfg FrontConfig, next uint64, now int64) *Front[C] {
 }
 
 // Admit judges a SEQUENCE, moves the slot on and renews the client's lease: OK, NFS4ERR_SEQ_MISORDERED, NFS4ERR_SEQ_FALSE_RETRY,
-// NFS4ERR_BADSESSION, NFS4ERR_BADSLOT or NFS4ERR_BAD_HIGH_SLOT. OK for a mutating request means that it may be proposed;
+// NFS4ERR_BADSESSION, NFS4ERR_BADSLOT, NFS4ERR_DELAY or NFS4ERR_BAD_HIGH_SLOT. OK for a mutating request means that it may be proposed;
 // whether it is a retry is decided where it is applied.
 //
 // rec is asked on the first use of a slot and in rare doubt, never under Front's own lock. A session that was destroyed since may still be
-// admitted; executing the request finds that out. The session of a client whose lease has lapsed, see Expired, is taken for gone.
+// admitted; executing the request finds that out. A client whose lease has lapsed, see Expired, gets NFS4ERR_DELAY.
 //
 // The rules (RFC 8881 section 2.10.6.1):
 //   - The number after the last seen is new.
@@ -128,17 +121,21 @@ func (f *Front[C]) Admit(rec Recorder, a SequenceArgs, now int64, mutating bool)
 		}
 		f.mu.Lock()
 		s = f.learn(a, info, now)
-		if sl := &s.slots[a.Slot]; sl.seen == seenNothing && s.client.lapse == lapseNone {
+		if sl := &s.slots[a.Slot]; sl.seen == seenNothing {
 			defer f.mu.Unlock()
-			s.client.renewed = now
+			if st := s.client.renew(now); st != OK {
+				return st
+			}
 			return sl.adopt(a, info, mutating)
 		}
 	}
-	if s.client.lapse != lapseNone {
+	if st := s.client.renew(now); st != OK {
 		f.mu.Unlock()
-		return ErrBadSession
+		if _, gone := rec.Slot(a.Session, a.Slot); gone != OK {
+			return gone
+		}
+		return st
 	}
-	s.client.renewed = now
 	st, doubt := s.judge(a, mutating)
 	f.mu.Unlock()
 	if !doubt {
@@ -229,14 +226,9 @@ func (s *frontSession[C]) judge(a SequenceArgs, mutating bool) (st Status, doubt
 	return OK, sl.seen == seenRead && mutating
 }
 
-// Renew renews a client's lease before a CREATE_SESSION: OK or NFS4ERR_DELAY. OK of a client whose lease has lapsed renews nothing: the request is behind the expiry, and will find the client gone.
+// Renew renews a client's lease before a CREATE_SESSION. NFS4ERR_DELAY: it has lapsed, see Expired, and the request must not be executed.
 func (f *Front[C]) Renew(id ClientID, now int64) Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := f.client(id, now)
-	if c.lapse == lapseFound {
-		return ErrDelay
-	}
-	c.renew(now)
-	return OK
+	return f.client(id, now).renew(now)
 }

@@ -9,11 +9,11 @@ const (
 )
 
 // Expired returns the clients, by id, whose lease ran out: no renewal for one and a half lease times, counted from when this front first
-// saw them. The half more is for requests on their way and clocks that differ. The caller holds the volume's lock shared, proposes the
-// expiry, and says so with Expiring. It also forgets sessions and clients that the tables no longer have.
+// saw them. The half more is for requests on their way and clocks that differ. The caller holds the volume's lock shared and proposes the
+// expiry. It also forgets sessions and clients that the tables no longer have.
 //
-// From then on nothing renews these leases, and they are returned until the tables no longer have the client. A client that was told that its lease is renewed relies on its
-// locks for the time of a lease (RFC 8881 section 8.3), and its expiry may be applied just after that.
+// Nothing renews a lease that has lapsed: the client is told to ask again until the tables no longer have it, and is returned by each call until then. If it was told that its lease is
+// renewed, it would rely on its locks for the time of a lease (RFC 8881 section 8.3), and they would be gone a moment later.
 //
 // Call it every few seconds. After a pause of half a lease or more the process itself was stopped, and clients could not reach it
 // however they tried: then all leases start afresh.
@@ -38,24 +38,12 @@ func (f *Front[C]) Expired(t *Tables, now int64) []ClientID {
 		if stopped {
 			c.renew(now)
 		}
-		if c.lapse == lapseNone && now-c.renewed > f.lease+f.lease/2 {
-			c.lapse = lapseFound
-		}
-		if c.lapse != lapseNone {
+		if c.lapsed = c.lapsed || now-c.renewed > f.lease+f.lease/2; c.lapsed {
 			out = append(out, id)
 		}
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Expiring notes that the expiry of a client that Expired returned was proposed: what is proposed from now on is applied after it.
-func (f *Front[C]) Expiring(id ClientID) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if c := f.clients[id]; c != nil {
-		c.lapse = lapseProposed
-	}
 }
 
 // forget removes a session's entry. f.mu is held.

@@ -199,27 +199,21 @@ func TestLapse(t *testing.T) {
 	for now := int64(58); now <= 116; now += 29 {
 		f.Expired(w.Tables, now)
 	}
-	for _, tt := range []struct {
-		when  string
-		do    func()
-		renew Status
-	}{
-		{"before its expiry is proposed", func() {}, ErrDelay},
-		{"after that", func() { f.Expiring(id) }, OK},
-	} {
-		tt.do()
-		for _, mutating := range []bool{false, true} {
-			if st := f.Admit(w.Tables, SequenceArgs{Session: session, Seq: 1}, 120, mutating); st != ErrBadSession {
-				t.Errorf("%s: SEQUENCE: status %d", tt.when, st)
-			}
+	for _, mutating := range []bool{false, true} {
+		if st := f.Admit(w.Tables, SequenceArgs{Session: session, Seq: 1}, 120, mutating); st != ErrDelay {
+			t.Errorf("SEQUENCE: status %d", st)
 		}
-		f.Bind(session, "c", 120)
-		if st := f.Renew(id, 120); st != tt.renew {
-			t.Errorf("%s: CREATE_SESSION: status %d, want %d", tt.when, st, tt.renew)
-		}
-		if got := f.Expired(w.Tables, 120); len(got) != 1 || got[0] != id {
-			t.Errorf("%s: expired %x", tt.when, got)
-		}
+	}
+	f.Bind(session, "c", 120)
+	if st := f.Renew(id, 120); st != ErrDelay {
+		t.Errorf("CREATE_SESSION: status %d", st)
+	}
+	if got := f.Expired(w.Tables, 120); len(got) != 1 || got[0] != id {
+		t.Errorf("expired %x", got)
+	}
+	w.ExpireClient(w.kv, id)
+	if st := f.Admit(w.Tables, SequenceArgs{Session: session, Seq: 1}, 121, false); st != ErrBadSession {
+		t.Errorf("SEQUENCE after its end: status %d", st)
 	}
 }
 
