@@ -570,19 +570,37 @@ type process struct {
 
 // compound executes a COMPOUND exactly once. done gets what follows SEQUENCE; if the session was lost, results whose status is stLost.
 func (p *process) compound(cache bool, build func(c *compound), done func(r *results)) {
+	p.c.session.ready(func() { p.inSession(cache, build, done) })
+}
+
+// stateful is compound for what has to do with the process's opens and locks: it is not sent when they were lost with the session.
+func (p *process) stateful(cache bool, build func(c *compound), done func(r *results)) {
+	p.c.session.ready(func() {
+		if p.renew() {
+			done(&results{last: stLost})
+			return
+		}
+		p.inSession(cache, build, done)
+	})
+}
+
+// renew makes the process begin anew if its client has another session than it knew.
+func (p *process) renew() bool {
 	ss := p.c.session
-	ss.ready(func() { p.inSession(cache, build, done) })
+	if p.generation == ss.generation {
+		return false
+	}
+	p.generation, p.seq = ss.generation, 0
+	if p.slot == 0 {
+		p.seq = 1 // RECLAIM_COMPLETE
+	}
+	p.opens, p.locks = map[string]string{}, map[string]string{}
+	return true
 }
 
 func (p *process) inSession(cache bool, build func(c *compound), done func(r *results)) {
 	ss := p.c.session
-	if p.generation != ss.generation {
-		p.generation, p.seq = ss.generation, 0
-		if p.slot == 0 {
-			p.seq = 1 // RECLAIM_COMPLETE
-		}
-		p.opens, p.locks = map[string]string{}, map[string]string{}
-	}
+	p.renew()
 	generation, began := ss.generation, p.c.w.now
 	c := newCompound().op(opSequence)
 	c.Fixed([]byte(ss.id))
@@ -601,7 +619,7 @@ func (p *process) inSession(cache bool, build func(c *compound), done func(r *re
 		switch st := r.next(opSequence); st {
 		case stOK:
 		case stDelay:
-			p.c.w.after(20*msec, func() { p.compound(cache, build, done) })
+			p.c.w.after(20*msec, func() { p.stateful(cache, build, done) })
 			return
 		case stBadSession, stDeadSession:
 			ss.lost(generation, st)

@@ -28,7 +28,7 @@ const lockTries = 40
 
 func (p *process) lock(f *file, open string, tries int, then func()) {
 	w := p.c.w
-	p.compound(true, func(c *compound) {
+	p.stateful(true, func(c *compound) {
 		c.putFH(f.fh).op(opLock)
 		c.Uint32(2) // WRITE_LT
 		c.Bool(false)
@@ -81,7 +81,7 @@ func (p *process) lock(f *file, open string, tries int, then func()) {
 }
 
 func (p *process) readCounter(f *file, then func()) {
-	p.compound(false, func(c *compound) {
+	p.stateful(false, func(c *compound) {
 		c.putFH(f.fh).op(opRead)
 		c.Fixed([]byte(p.locks[f.fh]))
 		c.Uint64(0)
@@ -125,7 +125,7 @@ func (p *process) writeCounter(f *file, value uint64, then func()) {
 
 func (p *process) unlock(f *file, then func()) {
 	p.c.w.oracle.unlocking(p, f)
-	p.compound(true, func(c *compound) {
+	p.stateful(true, func(c *compound) {
 		c.putFH(f.fh).op(opLockU)
 		c.Uint32(2)
 		c.Uint32(0)

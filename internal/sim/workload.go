@@ -335,7 +335,7 @@ func (p *process) close(f *file, then func()) {
 		then()
 		return
 	}
-	p.compound(true, func(c *compound) {
+	p.stateful(true, func(c *compound) {
 		c.putFH(f.fh).op(opClose)
 		c.Uint32(0)
 		c.Fixed([]byte(id))
@@ -387,7 +387,7 @@ func (p *process) readBlock(f *file, block int, then func()) {
 			got(nil, stLost)
 			return
 		}
-		p.compound(false, func(c *compound) {
+		p.stateful(false, func(c *compound) {
 			c.putFH(f.fh).op(opRead)
 			c.Fixed([]byte(id))
 			c.Uint64(off)
@@ -441,7 +441,7 @@ func (p *process) writeBlock(f *file, block int, then func()) {
 }
 
 func (p *process) write4(fh, id string, off uint64, data []byte, done func(st status)) {
-	p.compound(true, func(c *compound) {
+	p.stateful(true, func(c *compound) {
 		c.putFH(fh).op(opWrite)
 		c.Fixed([]byte(id))
 		c.Uint64(off)
@@ -487,7 +487,7 @@ func (p *process) create(dir, name string, done func(st status, fh string)) {
 			done(st, "")
 			return
 		}
-		p.compound(true, func(c *compound) {
+		p.stateful(true, func(c *compound) {
 			c.putFH(fh).op(opClose)
 			c.Uint32(0)
 			c.Fixed([]byte(id))
