@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,8 +79,11 @@ var registerModel = porcupine.Model{
 // nameState is a namespace: the file that each name leads to, "" for none.
 type nameState [spaceDirs * names]string
 
-// anyFile is a file whose handle nobody was told.
-const anyFile = "?"
+// untold begins what stands for the handle of a file that nobody was told. Links to it are to be known as those of one file.
+const untold = "untold "
+
+// unknown reports whether a file's handle is not known.
+func unknown(file string) bool { return strings.HasPrefix(file, untold) }
 
 var nameModel = porcupine.Model{
 	Init: func() any { return nameState{} },
@@ -93,7 +97,7 @@ var nameModel = porcupine.Model{
 		got := out.(nameOp)
 		ok := got.st == st
 		if op.kind == nameLookup && st == stOK {
-			ok = ok && (got.id == id || id == anyFile)
+			ok = ok && (got.id == id || unknown(id))
 		}
 		if op.kind == nameList {
 			ok = ok && next.shows(op.a, got.list)
@@ -117,7 +121,7 @@ func (s *nameState) do(op nameOp, out any) (st status, id string) {
 		if s[op.a] != "" {
 			return stExist, ""
 		}
-		s[op.a] = anyFile
+		s[op.a] = untold + strconv.FormatInt(op.serial, 10)
 		if out != nil && out.(nameOp).st == stOK && out.(nameOp).id != "" {
 			s[op.a] = out.(nameOp).id
 		}
@@ -132,7 +136,7 @@ func (s *nameState) do(op nameOp, out any) (st status, id string) {
 		if s[op.a] == "" {
 			return stNoEnt, ""
 		}
-		if op.a != op.b && (s[op.a] != s[op.b] || s[op.a] == anyFile) {
+		if s[op.a] != s[op.b] { // of two names of one file both stay (RFC 8881 section 18.26.3)
 			s[op.a], s[op.b] = "", s[op.a]
 		}
 		return stOK, ""
@@ -152,7 +156,7 @@ func (s *nameState) do(op nameOp, out any) (st status, id string) {
 // shows reports whether a listing of a folder is what is in it.
 func (s *nameState) shows(dir int, list [names]string) bool {
 	for i, got := range list {
-		if want := s[dir*names+i]; got != want && (want != anyFile || got == "") {
+		if want := s[dir*names+i]; got != want && (!unknown(want) || got == "") {
 			return false
 		}
 	}

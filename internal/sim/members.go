@@ -115,9 +115,20 @@ func (w *World) settled() bool {
 	return w.want == nil && !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.bad() })
 }
 
+// badWithout is how many disks are bad when n's is gone, too: rot may have spread from another node.
+func (w *World) badWithout(n *node) int {
+	bad := 1
+	for _, o := range w.nodes {
+		if o != n && o.bad() {
+			bad++
+		}
+	}
+	return bad
+}
+
 // mayGo reports whether the cluster can do without what only n has, for good: a majority of others has it. Of two copies, the other must be complete.
 func (w *World) mayGo(n *node) bool {
-	if !w.settled() && !(n.bad() && w.want == nil) {
+	if !w.settled() && !(n.bad() && w.want == nil && w.badWithout(n) <= (len(w.nodes)-1)/2) {
 		return false
 	}
 	if w.cfg.Kind != Witnessed {

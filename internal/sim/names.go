@@ -26,6 +26,8 @@ type nameOp struct {
 	a, b int // names; b for RENAME and LINK
 	st   status
 	id   string // file handle
+	// serial tells CREATEs apart.
+	serial int64
 	// list is what LIST found: the file handle of each name of folder a, "" for none.
 	list [names]string
 }
@@ -96,7 +98,7 @@ func (p *process) lookup(space, n int, then func()) {
 
 func (p *process) createName(space, n int, then func()) {
 	dir, name := p.place(space, n)
-	op := nameOp{kind: nameCreate, a: n}
+	op := nameOp{kind: nameCreate, a: n, serial: p.c.w.oracle.stamp}
 	h := p.c.w.oracle.begin(p, spaceKey(space), op)
 	if p.c.v3 {
 		guarded := p.num%2 == 0
