@@ -13,6 +13,10 @@ import (
 // be when TCP repeats what was lost to it, 200 ms and more later. Clients of real machines wait for nothing of the kind, so no measurement should contain it.
 const awakeEvery = 5 * time.Millisecond
 
+// alarmEvery is how often, in such frames, a guest gets SIGALRM, which is its kernel's timer interrupt. Once in some hundred runs it missed one, and as it sets its timer anew only when that has fired, its clock
+// stood still from then on, and with it all that waits for time; the next SIGALRM brought it back. One too many is like any interrupt that comes early.
+const alarmEvery = 20
+
 // awakeFrame is for no machine, of an EtherType for experiments (IEEE 802).
 var awakeFrame = append([]byte{
 	0x02, 0x48, 0x46, 0, 0, 0x01, // to
@@ -20,7 +24,7 @@ var awakeFrame = append([]byte{
 	0x88, 0xb5,
 }, make([]byte, 46)...)
 
-// keepAwake sends such frames to a guest, past the bridge, until it ends.
+// keepAwake sends such frames to a guest, past the bridge, until it ends, and alarms when it is ready for them.
 func (g *Guest) keepAwake() error {
 	var fd int
 	err := inNamespace(g.lab.Net.hub, func() (err error) {
@@ -45,12 +49,15 @@ func (g *Guest) keepAwake() error {
 		defer unix.Close(fd)
 		tick := time.NewTicker(awakeEvery)
 		defer tick.Stop()
-		for {
+		for frames := 1; ; frames++ {
 			select {
 			case <-g.done:
 				return
 			case <-tick.C:
 				_, _ = unix.Write(fd, awakeFrame) // the next one is as good
+			}
+			if frames%alarmEvery == 0 && g.isReady() {
+				_ = g.cmd.Process.Signal(unix.SIGALRM) // it may have ended just now
 			}
 		}
 	}()

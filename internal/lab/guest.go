@@ -136,6 +136,16 @@ func (g *Guest) watch(console io.ReadCloser) {
 	g.cmd.Wait()
 }
 
+// isReady reports whether the agent runs.
+func (g *Guest) isReady() bool {
+	select {
+	case <-g.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // Console returns the last lines of the console.
 func (g *Guest) Console(lines int) string { return tailFile(g.console, lines) }
 
