@@ -377,8 +377,11 @@ func (c *Core) step(m Message) {
 // admit decides whether raft may see a message.
 func (c *Core) admit(m *Message) bool {
 	switch m.Type {
-	case raftpb.MsgApp, raftpb.MsgAppResp:
+	case raftpb.MsgApp:
 		return true
+	case raftpb.MsgAppResp:
+		// Raft makes a leader of an earlier term step down by an acknowledgement of nothing. One that is elected in the very term of it would take the follower's log for empty.
+		return m.Reject || m.Index > 0 || m.Term != c.state.term
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
 		c.learnCommit(m)
 		return true
