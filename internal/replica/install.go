@@ -119,7 +119,7 @@ func (c *Core) BeginInstall(now int64, from, term, index uint64) error {
 
 // tellMatch tells the leader how far this replica's log goes, as raft does when it gets a snapshot that it has no use for. Otherwise a leader that was led to believe
 // that this log is empty would offer snapshots for ever: raft makes an old leader step down by an empty MsgAppResp, and if that old leader is elected in the
-// very term of it, it takes it for an acknowledgement of nothing.
+// very term of it, it takes it for an acknowledgement of nothing. (Leaders of this release do not, see admit; those before it do.)
 func (c *Core) tellMatch(leader, term uint64) {
 	if term != c.state.term || leader != c.state.lead {
 		return
