@@ -471,6 +471,26 @@ func TestTickExpires(t *testing.T) {
 	}
 }
 
+// TestTickInOneTerm has the leadership end and begin anew between two expiries: the second was decided by the leases of the first leadership.
+func TestTickInOneTerm(t *testing.T) {
+	h := newHarness(t)
+	h.newClient("a")
+	h.newClient("b")
+	proposed := 0
+	h.raft.refuse = func() error {
+		proposed++
+		h.raft.term++
+		return nil
+	}
+	for range 12 {
+		h.clock.now += 10e9
+		h.g.Tick()
+	}
+	if proposed != 1 {
+		t.Errorf("%d expiries were proposed, want 1", proposed)
+	}
+}
+
 func BenchmarkRead(b *testing.B) {
 	for _, bb := range []struct {
 		name   string

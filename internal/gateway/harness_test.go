@@ -30,7 +30,7 @@ var errRefused = errors.New("raft refuses")
 // fakeRaft keeps what was proposed until the test applies it.
 type fakeRaft struct {
 	mu sync.Mutex
-	// serving answers Serving; the test may lose the lease in the middle of a request with it.
+	// serving tells whether ServingTerm has a term; the test may lose the lease in the middle of a request with it.
 	serving func() bool
 	term    uint64 // in which it serves
 	entries [][]byte
@@ -298,14 +298,19 @@ func (h *harness) result(reply []byte) *nfsv4.Compound4res {
 	return &res
 }
 
-func (h *harness) newSession() *session4 {
+func (h *harness) newClient(owner string) nfsv4.ExchangeId4resok {
 	h.t.Helper()
 	res := h.log(h.compound(&nfsv4.NfsArgop4_OP_EXCHANGE_ID{OpexchangeId: nfsv4.ExchangeId4args{
-		EiaClientowner: nfsv4.ClientOwner4{CoOwnerid: []byte("owner")}, EiaStateProtect: &nfsv4.StateProtect4A_SP4_NONE{},
+		EiaClientowner: nfsv4.ClientOwner4{CoOwnerid: []byte(owner)}, EiaStateProtect: &nfsv4.StateProtect4A_SP4_NONE{},
 	}}))
-	id := res.Resarray[0].(*nfsv4.NfsResop4_OP_EXCHANGE_ID).OpexchangeId.(*nfsv4.ExchangeId4res_NFS4_OK).EirResok4
+	return res.Resarray[0].(*nfsv4.NfsResop4_OP_EXCHANGE_ID).OpexchangeId.(*nfsv4.ExchangeId4res_NFS4_OK).EirResok4
+}
+
+func (h *harness) newSession() *session4 {
+	h.t.Helper()
+	id := h.newClient("owner")
 	channel := nfsv4.ChannelAttrs4{CaMaxrequestsize: 1 << 20, CaMaxresponsesize: 1 << 20, CaMaxresponsesizeCached: 4096, CaMaxoperations: 16, CaMaxrequests: 8}
-	res = h.log(h.compound(&nfsv4.NfsArgop4_OP_CREATE_SESSION{OpcreateSession: nfsv4.CreateSession4args{
+	res := h.log(h.compound(&nfsv4.NfsArgop4_OP_CREATE_SESSION{OpcreateSession: nfsv4.CreateSession4args{
 		CsaClientid: id.EirClientid, CsaSequence: id.EirSequenceid, CsaForeChanAttrs: channel, CsaBackChanAttrs: channel, CsaCbProgram: 1 << 30,
 	}}))
 	s := &session4{harness: h, id: res.Resarray[0].(*nfsv4.NfsResop4_OP_CREATE_SESSION).OpcreateSession.(*nfsv4.CreateSession4res_NFS4_OK).CsrResok4.CsrSessionid}
