@@ -206,10 +206,10 @@ func TestInstallationWaitsForLogOfLastOne(t *testing.T) {
 	}
 }
 
-// TestEmptyAcknowledgement has a leader get what raft answers a leader that was deposed, in its present term: it says nothing of the follower's log. Taken for an acknowledgement, it would have the leader
-// offer a snapshot, and if its copy is damaged it has none, and nobody gets on, for ever. Found by package sim.
-func TestEmptyAcknowledgement(t *testing.T) {
-	s := newSim(t, 1, 3)
+// ledSim is a group of n with a leader and some entries.
+func ledSim(t *testing.T, n int) (*sim, *simNode) {
+	t.Helper()
+	s := newSim(t, 1, n)
 	if !s.until(5*time.Second, func() bool { return s.leader() != nil }) {
 		t.Fatal("no leader")
 	}
@@ -217,39 +217,38 @@ func TestEmptyAcknowledgement(t *testing.T) {
 		s.propose()
 		s.run(20 * time.Millisecond)
 	}
-	old := s.leader()
+	return s, s.leader()
+}
+
+// TestEmptyAcknowledgement has a leader get what raft answers a leader that was deposed, in its present term: it says nothing of the follower's log. Taken for an acknowledgement, it would have the leader
+// offer a snapshot, and if its copy is damaged it has none, and nobody gets on, for ever. Found by package sim.
+func TestEmptyAcknowledgement(t *testing.T) {
+	s, old := ledSim(t, 3)
+	was := old.core.Term()
 	silent := s.nodes[old.id%3]
 	silent.crash()
 	old.crash()
 	s.after(int64(10*time.Millisecond), old.start)
-	if !s.until(10*time.Second, func() bool { l := s.leader(); return l != nil && l.core.Status(l.clock()).Term > 1 }) {
+	if !s.until(10*time.Second, func() bool { l := s.leader(); return l != nil && l.core.Term() > was }) {
 		t.Fatal("no leader")
 	}
 	lead := s.leader()
 	next := func() uint64 { return lead.core.rn.Status().Progress[silent.id].Next }
-	term, before := lead.core.Status(lead.clock()).Term, next()
+	term, before := lead.core.Term(), next()
 	lead.core.Step(lead.clock(), Message{Type: raftpb.MsgAppResp, From: silent.id, To: lead.id, Term: term})
 	if after := next(); before < 10 || after != before {
-		t.Errorf("the leader believes that the follower's log goes to %d, and %d before", after-1, before-1)
+		t.Errorf("what the leader sends next is entry %d, and was %d", after, before)
 	}
 	lead.core.Step(lead.clock(), Message{Type: raftpb.MsgAppResp, From: silent.id, To: lead.id, Term: term + 1})
-	if st := lead.core.Status(lead.clock()); st.Term != term+1 {
-		t.Errorf("a leader of an earlier term stays in term %d", st.Term)
+	if got := lead.core.Term(); got != term+1 {
+		t.Errorf("a leader of an earlier term stays in term %d", got)
 	}
 }
 
 // A leader that was led to believe that a follower's log is empty offers it a snapshot. The follower refuses, as it has all that, and must say so, or the leader goes
 // on for ever and replicates nothing. Found by package sim.
 func TestRefusedSnapshotTellsMatch(t *testing.T) {
-	s := newSim(t, 1, 2)
-	if !s.until(5*time.Second, func() bool { return s.leader() != nil }) {
-		t.Fatal("no leader")
-	}
-	for range 10 {
-		s.propose()
-		s.run(20 * time.Millisecond)
-	}
-	lead := s.leader()
+	s, lead := ledSim(t, 2)
 	follower := s.nodes[lead.id%2]
 	st := follower.core.Status(follower.clock())
 	if err := follower.core.BeginInstall(follower.clock(), lead.id, st.Term, st.Applied); !errors.Is(err, ErrSnapshotRefused) {
