@@ -618,7 +618,7 @@ func (p *process) inSession(cache bool, build func(c *compound), done func(r *re
 		r := parseResults(b)
 		switch st := r.next(opSequence); st {
 		case stOK:
-		case stDelay:
+		case stDelay: // what is sent again may hold stateids of this session
 			p.c.w.after(20*msec, func() { p.stateful(cache, build, done) })
 			return
 		case stBadSession, stDeadSession:

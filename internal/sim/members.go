@@ -115,20 +115,20 @@ func (w *World) settled() bool {
 	return w.want == nil && !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.bad() })
 }
 
-// badWithout is how many disks are bad when n's is gone, too: rot may have spread from another node.
-func (w *World) badWithout(n *node) int {
-	bad := 1
+// minority reports whether n and the others that are bad are fewer than half of the members.
+func (w *World) minority(n *node, bad func(o *node) bool) bool {
+	count := 1
 	for _, o := range w.nodes {
-		if o != n && o.bad() {
-			bad++
+		if o != n && bad(o) {
+			count++
 		}
 	}
-	return bad
+	return count <= (len(w.nodes)-1)/2
 }
 
 // mayGo reports whether the cluster can do without what only n has, for good: a majority of others has it. Of two copies, the other must be complete.
 func (w *World) mayGo(n *node) bool {
-	if !w.settled() && !(n.bad() && w.want == nil && w.badWithout(n) <= (len(w.nodes)-1)/2) {
+	if !w.settled() && !(n.bad() && w.want == nil && w.minority(n, (*node).bad)) {
 		return false
 	}
 	if w.cfg.Kind != Witnessed {

@@ -60,12 +60,12 @@ func parseArgs(t *testing.T, args []string) Config {
 
 // TestArgs checks that the flags of a configuration make it again.
 func TestArgs(t *testing.T) {
-	cfg := Config{Seed: 7, Nodes: 5, Kind: Elastic, Duration: 1234567, Mutation: ApplyTwice, From: 1, Ruin: true, Endure: 4, Only: []int{}, Off: []string{"kill", "crash-all"}, Processes: []int{0, 14}, Operations: 3}
+	cfg := Config{Seed: 7, Nodes: 5, Kind: Elastic, Duration: 1234567, Mutation: ApplyTwice, From: 1, Ruin: true, Endure: 4, Only: []int{}, Off: []string{"kill", "crash-all"}, Processes: []int{0, 14}, Lease: time.Second, Operations: 3}
 	got := parseArgs(t, cfg.Args())
-	if !slices.Equal(got.Args(), cfg.Args()) || got.Only == nil || len(got.Args()) != 23 {
+	if !slices.Equal(got.Args(), cfg.Args()) || got.Only == nil || len(got.Args()) != 25 {
 		t.Errorf("%q became %q", cfg.Args(), got.Args())
 	}
-	for _, bad := range [][]string{{"-only", "x"}, {"-processes", "1,"}, {"-off", "rain"}, {"-kind", "large"}, {"-from", "99"}, {"-mutation", "small"}} {
+	for _, bad := range [][]string{{"-only", "x"}, {"-processes", "1,"}, {"-off", "rain"}, {"-kind", "large"}, {"-from", "99"}, {"-lease", "-1s"}, {"-mutation", "small"}} {
 		fs := flag.NewFlagSet("", flag.ContinueOnError)
 		fs.SetOutput(&strings.Builder{})
 		if (&Config{}).Flags(fs); fs.Parse(bad) == nil {

@@ -98,13 +98,7 @@ func (w *World) mayLoseDisk(n *node) bool {
 	if w.now < 2*sec || n.lost && !n.whole() {
 		return false
 	}
-	bad := 1
-	for _, o := range w.nodes {
-		if o != n && (!o.whole() || o.bad()) {
-			bad++
-		}
-	}
-	return bad <= (len(w.nodes)-1)/2
+	return w.minority(n, func(o *node) bool { return !o.whole() || o.bad() })
 }
 
 // rot flips a bit in the log, in the part that was written a while ago: what only the last sync made durable, and rots in the crash that hides it, looks torn

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"holdfast/internal/volume"
 )
@@ -68,7 +69,12 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 		c.From = uint32(n)
 		return nil
 	})
-	fs.DurationVar(&c.Lease, "lease", c.Lease, "the lease of NFSv4 clients; 0: by the seed")
+	fs.Func("lease", "the `lease` of NFSv4 clients, 1s or more; by default by the seed", func(s string) (err error) {
+		if c.Lease, err = time.ParseDuration(s); err == nil && c.Lease < time.Second {
+			err = errors.New("a lease is a second or more")
+		}
+		return err
+	})
 	fs.IntVar(&c.Operations, "operations", c.Operations, "how many operations each process does at most; 0: as many as it can")
 }
 
