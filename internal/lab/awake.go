@@ -13,8 +13,8 @@ import (
 // be when TCP repeats what was lost to it, 200 ms and more later. Clients of real machines wait for nothing of the kind, so no measurement should contain it.
 const awakeEvery = 5 * time.Millisecond
 
-// alarmEvery is how often, in such frames, a guest gets SIGALRM, which is its kernel's timer interrupt. Once in some hundred runs it missed one, and as it sets its timer anew only when that has fired, its clock
-// stood still from then on, and with it all that waits for time; the next SIGALRM brought it back. One too many is like any interrupt that comes early.
+// alarmEvery is how often, in such frames, a guest gets SIGALRM, which is its kernel's timer interrupt. Once in some hundred runs one went missing, and the guest was silent from
+// then on, as if its clock, which is set anew at each, stood still; a SIGALRM from outside brought it back. One too many is like any interrupt that comes early.
 const alarmEvery = 20
 
 // awakeFrame is for no machine, of an EtherType for experiments (IEEE 802).
