@@ -217,6 +217,24 @@ func (c *client) drop() {
 	}
 }
 
+// reboot makes the client's machine start anew: what it waits for, has open and has locked is forgotten, and by another verifier the server hears of it (RFC 8881
+// section 2.4).
+func (c *client) reboot() {
+	ss := c.session
+	if c.v3 || ss.id == "" {
+		return // nothing to forget, or about to introduce itself
+	}
+	c.w.stats.Faults[faultReboot]++
+	calls := c.calls
+	c.calls = nil
+	c.drop()
+	ss.id, ss.verifier = "", c.rng.Uint64()
+	ss.generation++
+	for _, k := range calls {
+		k.done(nil)
+	}
+}
+
 // sleep makes the client silent.
 func (c *client) sleep(d int64) {
 	c.sleeping = true
@@ -258,6 +276,9 @@ func (w *World) waitingCalls() int {
 	return n
 }
 
+// minorVersionAt is where the minor version is in a COMPOUND whose tag is empty.
+const minorVersionAt = 4
+
 // compound builds a COMPOUND of version 4.1 (RFC 8881 section 16.2).
 type compound struct {
 	xdr.Encoder
@@ -274,6 +295,9 @@ func newCompound() *compound {
 	return c
 }
 
+// minorVersion makes it one of another minor version than 1.
+func (c *compound) minorVersion(v uint32) { c.PutUint32(minorVersionAt, v) }
+
 func (c *compound) op(n uint32) *compound {
 	c.Uint32(n)
 	c.ops++
@@ -281,7 +305,7 @@ func (c *compound) op(n uint32) *compound {
 	return c
 }
 
-// Operations of version 4 (RFC 8881 section 16.2.1).
+// Operations of version 4 (RFC 8881 section 16.2.1, RFC 7862 section 15).
 const (
 	opClose           = 4
 	opCreate          = 6
@@ -298,11 +322,13 @@ const (
 	opRemove          = 28
 	opRename          = 29
 	opSaveFH          = 32
+	opSetAttr         = 34
 	opWrite           = 38
 	opExchangeID      = 42
 	opCreateSession   = 43
 	opSequence        = 53
 	opReclaimComplete = 58
+	opDeallocate      = 62
 )
 
 // status is nfsstat4 or nfsstat3.
@@ -326,6 +352,7 @@ const (
 	stMalformed      status = 1<<30 + 1
 	statusBroken     status = 1<<30 + 2
 	maxOpaque               = 1 << 20
+	attrSize                = 4
 	attrFileHandle          = 19
 	stateIDBytes            = 16
 	sessionIDBytes          = 16

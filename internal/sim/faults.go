@@ -41,12 +41,13 @@ const (
 	faultUpgrade                      // a node is restarted with the newer release
 	faultRuin                         // most members lose their disks, once
 	faultOldDisk                      // a disk comes back that the node has gone on without
+	faultReboot                       // a client's machine starts anew
 	faultKinds
 )
 
 func (k faultKind) String() string {
 	return [...]string{"kill", "crash", "crash-all", "pause", "isolation", "one-way", "bridge", "split", "cut-clients", "heal", "noise",
-		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot", "upgrade", "ruin", "old-disk"}[k]
+		"slow-disk", "sync-error", "write-error", "full-disk", "store-error", "log-rot", "replace", "transfer", "wall-clock", "reconnect", "sleep", "members", "object-rot", "meta-rot", "upgrade", "ruin", "old-disk", "reboot"}[k]
 }
 
 // FaultNames returns the names of the kinds of fault, in the order of Stats.Faults.
@@ -98,6 +99,7 @@ func randomFaults(rng stream) Faults {
 	if rng.chance(0.3) {
 		f.Weights[faultObjectRot], f.Weights[faultMetaRot] = 1+rng.IntN(4), 1+rng.IntN(3)
 	}
+	f.Weights[faultReboot] = []int{0, 0, 1, 2}[rng.IntN(4)]
 	return f
 }
 
@@ -171,7 +173,7 @@ func (w *World) inflict(f *fault) {
 	}
 	w.strikes = append(w.strikes, Strike{f.ordinal, f.kind.String(), time.Duration(w.now)})
 	w.note("fault "+f.kind.String(), uint64(f.ordinal), n.id)
-	if !slices.Contains([]faultKind{faultReplace, faultRot, faultMembers, faultObjectRot, faultMetaRot, faultUpgrade}, f.kind) {
+	if !slices.Contains([]faultKind{faultReplace, faultRot, faultMembers, faultObjectRot, faultMetaRot, faultUpgrade, faultReboot}, f.kind) {
 		w.stats.Faults[f.kind]++
 	}
 	switch f.kind {
@@ -193,7 +195,7 @@ func (w *World) inflict(f *fault) {
 		f.changeMembers(n)
 	case faultWallClock:
 		n.wallStep = f.wallStep()
-	case faultClientDrop, faultClientSleep:
+	case faultClientDrop, faultClientSleep, faultReboot:
 		f.disturbClient()
 	default:
 		f.spoil(n)
@@ -319,11 +321,14 @@ func (f *fault) disturbClient() {
 		return
 	}
 	c := w.clients[f.rng.IntN(len(w.clients))]
-	if f.kind == faultClientDrop {
+	switch f.kind {
+	case faultClientDrop:
 		c.drop()
-		return
+	case faultReboot:
+		c.reboot()
+	default:
+		c.sleep(f.rng.between(sec, 9*sec))
 	}
-	c.sleep(f.rng.between(sec, 9*sec))
 }
 
 // wallStep is by how much a wall clock is wrong: by what clocks differ that are kept, or by as much as they are when nobody keeps them.

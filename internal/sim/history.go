@@ -170,8 +170,11 @@ const judgeTimeout = 20 * time.Second
 func (o *oracle) judge() {
 	for _, key := range o.keys {
 		model := registerModel
-		if strings.HasPrefix(key, "namespace") {
+		switch {
+		case strings.HasPrefix(key, "namespace"):
 			model = nameModel
+		case strings.HasPrefix(key, "cuts"):
+			model = cutModel
 		}
 		ops := o.operations(key, math.MaxInt64-1)
 		o.w.stats.Histories++
@@ -211,6 +214,8 @@ func readsOnly(in any) bool {
 		return !op.write
 	case nameOp:
 		return op.kind == nameLookup || op.kind == nameList
+	case cutOp:
+		return op.kind == cutRead
 	}
 	return false
 }

@@ -61,7 +61,8 @@ func (p *process) lock(f *file, open string, tries int, then func()) {
 				p.readCounter(f, then)
 			}
 		case stDenied:
-			if tries == lockTries || !w.working && !w.oracle.last {
+			// In the end nobody holds it who comes back: it is free when the lease of who does not has run out.
+			if !w.oracle.last && (tries == lockTries || !w.working) {
 				then()
 				return
 			}

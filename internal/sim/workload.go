@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"holdfast/internal/rpc"
 	"holdfast/internal/xdr"
@@ -37,6 +38,7 @@ const (
 type tree struct {
 	root     string
 	files    []file
+	cuts     []file
 	counters []file
 	dirs     [spaces * spaceDirs]string
 }
@@ -78,7 +80,7 @@ func newSetup(w *World) *setup {
 		c.session = &session{c: c, verifier: c.rng.Uint64()}
 	}
 	st := &setup{w: w}
-	w.oracle.tree = &tree{files: append([]file(nil), layout...)}
+	w.oracle.tree = &tree{files: slices.Clone(layout), cuts: slices.Clone(cuts)}
 	for i := range counters {
 		w.oracle.tree.counters = append(w.oracle.tree.counters, file{name: fmt.Sprintf("counter%d", i)})
 	}
@@ -110,7 +112,7 @@ func (st *setup) root() {
 // make makes the ith thing of the tree.
 func (st *setup) make(i int) {
 	t := st.w.oracle.tree
-	all := append(append([]*file(nil), pointers(t.files)...), pointers(t.counters)...)
+	all := slices.Concat(pointers(t.files), pointers(t.cuts), pointers(t.counters))
 	if i < len(all) {
 		st.p.create(t.root, all[i].name, func(s status, fh string) {
 			if s != stOK {
@@ -224,7 +226,9 @@ func (p *process) act() {
 	switch k := p.rng.IntN(20); {
 	case reads && k < 6:
 		p.lookup(p.rng.IntN(spaces), p.rng.IntN(spaceDirs*names), p.think)
-	case reads || k < 8:
+	case reads && k < 8:
+		p.readCut(&t.cuts[p.rng.IntN(len(t.cuts))], p.think)
+	case reads || k < 7:
 		f := &t.files[p.rng.IntN(len(t.files))]
 		block := p.rng.IntN(f.blocks)
 		if !reads && p.rng.chance(0.6) {
@@ -232,6 +236,8 @@ func (p *process) act() {
 		} else {
 			p.readBlock(f, block, p.think)
 		}
+	case k < 9:
+		p.cut(&t.cuts[p.rng.IntN(len(t.cuts))], p.think)
 	case k < 16:
 		p.namespace(p.rng.IntN(spaces), p.think)
 	case p.c.v3:
@@ -256,6 +262,9 @@ func (w *World) readBack() {
 			steps = append(steps, func(then func()) { p.readBlock(f, b, then) })
 		}
 	}
+	for i := range t.cuts {
+		steps = append(steps, func(then func()) { p.readCut(&t.cuts[i], then) })
+	}
 	for space := range spaces {
 		for name := range spaceDirs * names {
 			steps = append(steps, func(then func()) { p.lookup(space, name, then) })
@@ -277,9 +286,9 @@ func (w *World) readBack() {
 
 // Files.
 
-// stateFor calls fn with a stateid for I/O on f: that of an open, or the anonymous one.
+// stateFor calls fn with a stateid for I/O on f: that of an open, or the anonymous one, which stands for none in version 3, too; "" if the session was lost.
 func (p *process) stateFor(f *file, fn func(stateid string)) {
-	if p.c.num%2 == 1 {
+	if p.c.v3 || p.c.num%2 == 1 {
 		fn(anonymousStateID)
 		return
 	}
@@ -353,33 +362,45 @@ func (p *process) close(f *file, then func()) {
 
 func (p *process) readBlock(f *file, block int, then func()) {
 	h := p.c.w.oracle.begin(p, registerKey(f, block), registerOp{})
-	off := uint64(block * f.blockBytes)
-	got := func(b []byte, st status) {
-		if st == stLost {
+	p.read(f, uint64(block*f.blockBytes), f.blockBytes, func(b []byte, st status) {
+		switch {
+		case st == stLost:
 			h.drop()
 			then()
 			return
-		}
-		if st != stOK {
+		case st != stOK:
 			p.unexpected("READ "+f.name, st)
 			return
 		}
 		v, ok := valueOf(b, f.blockBytes)
-		if !ok && p.c.answered.rot {
-			p.c.w.stats.Rotten++ // no read is promised to notice that
+		if p.garbled(ok, fmt.Sprintf("from block %d of %s", block, f.name)) {
 			h.drop()
 			then()
 			return
 		}
-		if !ok {
-			p.c.w.fail("client %d reads a mixture of values from block %d of %s", p.c.num, block, f.name)
-			return
-		}
 		h.end(registerOp{value: v})
 		then()
+	})
+}
+
+// garbled reports whether what was read is to be forgotten: it is no content that clients wrote. That must not be, unless it came from a rotten disk, which no
+// read is promised to notice.
+func (p *process) garbled(ok bool, where string) bool {
+	switch {
+	case ok:
+		return false
+	case p.c.answered.rot:
+		p.c.w.stats.Rotten++
+	default:
+		p.c.w.fail("client %d reads a mixture of values %s", p.c.num, where)
 	}
+	return true
+}
+
+// read reads count bytes from off, fewer at the end of the file.
+func (p *process) read(f *file, off uint64, count int, got func(b []byte, st status)) {
 	if p.c.v3 {
-		p.read3(f, off, got)
+		p.read3(f, off, count, got)
 		return
 	}
 	p.stateFor(f, func(id string) {
@@ -391,7 +412,7 @@ func (p *process) readBlock(f *file, block int, then func()) {
 			c.putFH(f.fh).op(opRead)
 			c.Fixed([]byte(id))
 			c.Uint64(off)
-			c.Uint32(uint32(f.blockBytes))
+			c.Uint32(uint32(count))
 		}, func(r *results) {
 			if st := r.skip(opPutFH, opRead); st != stOK {
 				got(nil, st)
@@ -408,8 +429,7 @@ func (p *process) writeBlock(f *file, block int, then func()) {
 	o := &p.c.w.oracle
 	o.values++
 	value := o.values
-	off, data := uint64(block*f.blockBytes), content(value, f.blockBytes)
-	write := func(id string) {
+	p.stateFor(f, func(id string) {
 		if id == "" {
 			then() // nothing was written
 			return
@@ -427,17 +447,18 @@ func (p *process) writeBlock(f *file, block int, then func()) {
 			}
 			then()
 		}
-		if p.c.v3 {
-			p.write3(f, off, data, done)
-			return
-		}
-		p.write4(f.fh, id, off, data, done)
-	}
+		p.write(f, id, block, content(value, f.blockBytes), done)
+	})
+}
+
+// write writes a block.
+func (p *process) write(f *file, id string, block int, data []byte, done func(st status)) {
+	off := uint64(block * f.blockBytes)
 	if p.c.v3 {
-		write("v3")
+		p.write3(f, off, data, done)
 		return
 	}
-	p.stateFor(f, write)
+	p.write4(f.fh, id, off, data, done)
 }
 
 func (p *process) write4(fh, id string, off uint64, data []byte, done func(st status)) {
@@ -563,11 +584,11 @@ func skipAttr3(d *xdr.Decoder) {
 	}
 }
 
-func (p *process) read3(f *file, off uint64, done func(b []byte, st status)) {
+func (p *process) read3(f *file, off uint64, count int, done func(b []byte, st status)) {
 	p.call3(6, func(e *xdr.Encoder) {
 		e.String(f.fh)
 		e.Uint64(off)
-		e.Uint32(uint32(f.blockBytes))
+		e.Uint32(uint32(count))
 	}, func(st status, d *xdr.Decoder) {
 		skipAttr3(d)
 		if st != stOK {
