@@ -548,6 +548,7 @@ func (ss *session) complete(id string) {
 		}
 		ss.id, ss.making, ss.renewed = id, false, began
 		ss.generation++
+		ss.c.w.oracle.begins(ss.c)
 		waiting := ss.waiting
 		ss.waiting = nil
 		for _, fn := range waiting {

@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // holder is who holds the lock of a counter, as far as clients were told.
@@ -28,7 +29,10 @@ const lockTries = 40
 
 func (p *process) lock(f *file, open string, tries int, then func()) {
 	w := p.c.w
+	var sent int64
 	p.stateful(true, func(c *compound) {
+		sent = w.now
+		w.oracle.claims(p, f)
 		c.putFH(f.fh).op(opLock)
 		c.Uint32(2) // WRITE_LT
 		c.Bool(false)
@@ -61,6 +65,7 @@ func (p *process) lock(f *file, open string, tries int, then func()) {
 				p.readCounter(f, then)
 			}
 		case stDenied:
+			w.oracle.denied(p, f, sent)
 			// In the end nobody holds it who comes back: it is free when the lease of who does not has run out.
 			if !w.oracle.last && (tries == lockTries || !w.working) {
 				then()
@@ -138,6 +143,7 @@ func (p *process) unlock(f *file, then func()) {
 		switch r.last {
 		case stOK:
 			p.locks[f.fh] = string(r.Fixed(stateIDBytes))
+			p.c.w.oracle.released(p, f)
 		case stLost:
 		default:
 			p.unexpected("LOCKU", r.last)
@@ -168,4 +174,42 @@ func (o *oracle) unlocking(p *process, f *file) {
 	if h := o.holders[f.fh]; h.p == p {
 		h.p = nil
 	}
+}
+
+// A process may hold a lock, whatever it was told, from when it asks for it until it knows that it does not, or until its client has another session than the one
+// in which it asked. To be denied the lock takes such a process.
+
+const stillClaimed = math.MaxInt64
+
+// claims: a process asks for the lock.
+func (o *oracle) claims(p *process, f *file) {
+	if o.claimed[f.fh] == nil {
+		o.claimed[f.fh] = map[*process]int64{}
+	}
+	o.claimed[f.fh][p] = stillClaimed
+}
+
+// released: a process knows that it does not hold the lock.
+func (o *oracle) released(p *process, f *file) { o.claimed[f.fh][p] = o.w.now }
+
+// begins: a client has a new session, and nothing is left of the former.
+func (o *oracle) begins(c *client) {
+	for _, claimed := range o.claimed {
+		for p, until := range claimed {
+			if p.c == c && until == stillClaimed {
+				claimed[p] = o.w.now
+			}
+		}
+	}
+}
+
+// denied: a process that asked at a moment was told that another holds the lock.
+func (o *oracle) denied(p *process, f *file, sent int64) {
+	o.released(p, f)
+	for other, until := range o.claimed[f.fh] {
+		if other != p && until >= sent {
+			return
+		}
+	}
+	o.w.fail("client %d is denied the lock of %s, which nobody can hold", p.c.num, f.name)
 }

@@ -30,12 +30,13 @@ type oracle struct {
 	values    uint64 // the last value written to a block; all are different
 	keys      []string
 	histories map[string][]*record
-	holders   map[string]*holder // of the locks, by file handle
-	last      bool               // the last reads are under way
+	holders   map[string]*holder            // of the locks, by file handle
+	claimed   map[string]map[*process]int64 // by file handle: until when who may have held the lock
+	last      bool                          // the last reads are under way
 }
 
 func (o *oracle) init(w *World) {
-	*o = oracle{w: w, truth: map[uint64][2]uint64{}, leaders: map[uint64]uint64{}, histories: map[string][]*record{}, holders: map[string]*holder{}}
+	*o = oracle{w: w, truth: map[uint64][2]uint64{}, leaders: map[uint64]uint64{}, histories: map[string][]*record{}, holders: map[string]*holder{}, claimed: map[string]map[*process]int64{}}
 }
 
 func digest(b []byte) uint64 {
