@@ -126,7 +126,7 @@ func cutKey(f *file) string { return "cuts " + f.name }
 // cut does an operation on f.
 func (p *process) cut(f *file, then func()) {
 	o := &p.c.w.oracle
-	op := cutOp{kind: cutRead}
+	var op cutOp
 	switch k := p.rng.IntN(10); {
 	case k < 4:
 		o.values++
@@ -136,29 +136,17 @@ func (p *process) cut(f *file, then func()) {
 	case k < 8 && !p.c.v3:
 		block := p.rng.IntN(cutBlocks)
 		op = cutOp{kind: cutPunch, block: block, halves: p.rng.IntN(2*block + 2)}
-	}
-	if op.kind == cutRead {
+	default:
 		p.readCut(f, then)
 		return
 	}
-	change := func(id string) {
+	p.stateFor(f, func(id string) {
 		if id == "" {
 			then() // nothing was sent
 			return
 		}
 		h := o.begin(p, cutKey(f), op)
-		done := func(st status) {
-			switch st {
-			case stOK:
-				h.end(cutOp{})
-			case stLost:
-				h.lost()
-			default:
-				p.unexpected(op.kind.String()+" "+f.name, st)
-				return
-			}
-			then()
-		}
+		done := p.changed(h, op.kind.String()+" "+f.name, cutOp{}, then)
 		at := uint64(op.halves * f.blockBytes / 2)
 		switch {
 		case op.kind == cutWrite:
@@ -170,8 +158,7 @@ func (p *process) cut(f *file, then func()) {
 		default:
 			p.setSize4(f, id, at, done)
 		}
-	}
-	p.stateFor(f, change)
+	})
 }
 
 // readCut reads the whole of f.

@@ -9,7 +9,7 @@ import (
 	"holdfast/internal/xdr"
 )
 
-// The export holds files of blocks, each block a register that is written and read as a whole; counters that are incremented under a lock; and folders, two of
+// The export holds files of blocks, each block a register that is written and read as a whole; files that are cut (see cuts); counters that are incremented under a lock; and folders, two of
 // which form a namespace.
 type file struct {
 	name       string
@@ -435,20 +435,24 @@ func (p *process) writeBlock(f *file, block int, then func()) {
 			return
 		}
 		h := o.begin(p, registerKey(f, block), registerOp{write: true, value: value})
-		done := func(st status) {
-			switch st {
-			case stOK:
-				h.end(registerOp{})
-			case stLost:
-				h.lost()
-			default:
-				p.unexpected("WRITE "+f.name, st)
-				return
-			}
-			then()
-		}
-		p.write(f, id, block, content(value, f.blockBytes), done)
+		p.write(f, id, block, content(value, f.blockBytes), p.changed(h, "WRITE "+f.name, registerOp{}, then))
 	})
+}
+
+// changed takes the answer to what changes a file, out if it was done.
+func (p *process) changed(h *record, what string, out any, then func()) func(st status) {
+	return func(st status) {
+		switch st {
+		case stOK:
+			h.end(out)
+		case stLost:
+			h.lost()
+		default:
+			p.unexpected(what, st)
+			return
+		}
+		then()
+	}
 }
 
 // write writes a block.
